@@ -1,0 +1,53 @@
+PYTHON ?= python3
+VENV   ?= .venv
+ZOO    ?= zoo
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+BENCH  := $(VENV)/.bench
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench zoo fixtures clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make a virtual environment in .venv with everything that is needed
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "graphopt needs Python 3.11 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(READY)
+
+$(BENCH): $(READY)
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	@touch $(BENCH)
+
+demo: $(READY) ## quantize a trained network and show the table, accuracy before and after
+	$(BIN)/graphopt run fixtures/models/residual_cnn.onnx -p fuse,quant -t ort-cpu \
+	  --data fixtures/data/digits_calib.npz --eval fixtures/accuracy.py:accuracy --bench \
+	  -o build/residual_cnn.int8.onnx
+
+test: $(READY) ## everything that is checked: style, types, all tests
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n auto
+
+check: $(READY) ## style, types and the fast tests, in about a minute
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n auto -m "not slow"
+
+bench: $(BENCH) ## compare with other optimizers, as ratios from interleaved runs
+	$(BIN)/python -m tests.bench
+
+zoo: $(READY) ## run over a folder of models: make zoo ZOO=path
+	$(BIN)/python -m tests.zoo $(ZOO)
+
+fixtures: $(READY) ## train and export the fixture networks anew (needs PyTorch)
+	$(BIN)/python -m pip install --quiet --editable ".[torch]"
+	$(BIN)/python fixtures/train.py
+
+clean: ## remove what was built
+	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,120 @@
+"""A compiler for ONNX graphs: smaller and faster models, proven to compute the same thing.
+
+    import graphopt
+
+    result = graphopt.optimize("model.onnx", "fuse,quant", target="ort-cpu", data="calibration.npz")
+    print(result.report)
+    result.save("model.int8.onnx")
+
+The public names are those in `__all__`. They are loaded when they are first used, so that importing
+the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from graphopt.api import Result, load, optimize, save
+    from graphopt.emit.emitter import EmitOptions, Emitted, Emitter
+    from graphopt.engine.passes import Context, Pass, Preset, RulePass
+    from graphopt.errors import (
+        DataError,
+        GateError,
+        GraphoptError,
+        ModelError,
+        RuleError,
+        TargetError,
+        UsageError,
+        VerificationError,
+    )
+    from graphopt.ir.dims import Dim
+    from graphopt.ir.edit import Change, Decline, Editor, Rewrite
+    from graphopt.ir.model import Model
+    from graphopt.ir.value import DType, Graph, Node, Value
+    from graphopt.report.report import Report
+    from graphopt.rules.expr import ANY, Attr, Const, Domain, Tensor, approx, op, product, require, scaled, total
+    from graphopt.rules.rule import Accuracy, Rule, rule, rules_in
+    from graphopt.targets.target import Target, load_target
+
+_HOMES = {
+    "graphopt.api": "Result load optimize save",
+    "graphopt.emit.emitter": "EmitOptions Emitted Emitter",
+    "graphopt.engine.passes": "Context Pass Preset RulePass",
+    "graphopt.errors": "DataError GateError GraphoptError ModelError RuleError TargetError UsageError VerificationError",
+    "graphopt.ir.dims": "Dim",
+    "graphopt.ir.edit": "Change Decline Editor Rewrite",
+    "graphopt.ir.model": "Model",
+    "graphopt.ir.value": "DType Graph Node Value",
+    "graphopt.report.report": "Report",
+    "graphopt.rules.expr": "ANY Attr Const Domain Tensor approx op product require scaled total",
+    "graphopt.rules.rule": "Accuracy Rule rule rules_in",
+    "graphopt.targets.target": "Target load_target",
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "ANY",
+    "Accuracy",
+    "Attr",
+    "Change",
+    "Const",
+    "Context",
+    "DType",
+    "DataError",
+    "Decline",
+    "Dim",
+    "Domain",
+    "Editor",
+    "EmitOptions",
+    "Emitted",
+    "Emitter",
+    "GateError",
+    "Graph",
+    "GraphoptError",
+    "Model",
+    "ModelError",
+    "Node",
+    "Pass",
+    "Preset",
+    "Report",
+    "Result",
+    "Rewrite",
+    "Rule",
+    "RuleError",
+    "RulePass",
+    "Target",
+    "TargetError",
+    "Tensor",
+    "UsageError",
+    "Value",
+    "VerificationError",
+    "approx",
+    "load",
+    "load_target",
+    "op",
+    "optimize",
+    "product",
+    "require",
+    "rule",
+    "rules_in",
+    "save",
+    "scaled",
+    "total",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'graphopt' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,133 @@
+"""`optimize`, `load` and `save`: graphopt as a library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphopt.compile import Job
+from graphopt.emit.emitter import EmitOptions, Emitted, emitter_for
+from graphopt.engine.journal import Journal
+from graphopt.engine.passes import Pass, Progress, silent
+from graphopt.interop.convert import from_ir, to_ir
+from graphopt.interop.kinds import Kind, kind_of, parse_kind
+from graphopt.ir.model import Model
+from graphopt.report.report import Report
+from graphopt.targets.target import Target
+
+if TYPE_CHECKING:
+    from graphopt.verify.validate import Verification
+
+Runner = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+"""Runs a model: inputs by name to outputs by name."""
+
+
+@dataclass
+class Result:
+    """What `optimize` returns. `model` has the form of the model that was given, or the one asked for."""
+
+    report: Report
+    journal: Journal
+    _optimized: Model
+    _kind: Kind
+    _given: Any
+    _target: Target
+
+    @property
+    def model(self) -> Any:
+        """The optimized model: the kind that was given (a `Model` for a path), or that of `as_`."""
+        return from_ir(self._optimized.ir, self._kind, like=self._given, source=self._optimized.source)
+
+    @property
+    def verification(self) -> Verification | None:
+        found: Verification | None = self.report.verification
+        return found
+
+    def save(self, path: str | os.PathLike[str], **options: Any) -> Emitted:
+        """Write the result; the suffix chooses the form (`.onnx`, `.engine`, …).
+
+        `options` are the fields of `EmitOptions`: `external`, `sm`, `profile`. The file is written whole or not
+        at all. Raises `UsageError` for a path that cannot be written, `TargetError` if the target refuses the model.
+        """
+        emitter = emitter_for(path, self._target.name)
+        emitted = emitter.emit(self._optimized, Path(path), EmitOptions(**options))
+        self.report.output = os.fspath(path)
+        self.report.after.file_bytes = emitted.bytes
+        self.report.notes.extend(emitted.notes)
+        return emitted
+
+
+def load(source: Any, *, allow_links: bool = False) -> Model:
+    """A model from a path, bytes or an object of another library; weights stay in their file until they are read.
+
+    `allow_links`: follow links to external data that lead out of the model's folder. Raises `ModelError` if it is
+    not a valid model, `UsageError` if there is no such file.
+    """
+    ir, origin = to_ir(source, allow_links=allow_links)
+    return Model(ir, origin)
+
+
+def save(model: Model, path: str | os.PathLike[str], *, external: bool | None = None) -> Emitted:
+    """Write a model as ONNX. `external`: weights in a file of their own; None keeps what the input had."""
+    return emitter_for(path).emit(model, Path(path), EmitOptions(external=external))
+
+
+def optimize(
+    model: Any,
+    passes: str | Sequence[str | Pass] = "O2",
+    *,
+    target: str | Target = "onnx",
+    data: str | os.PathLike[str] | Iterable[dict[str, np.ndarray]] | None = None,
+    evaluate: Callable[[Runner], float] | None = None,
+    max_drop: float | None = None,
+    verify: bool = True,
+    accuracy: str | None = None,
+    bench: bool = False,
+    stop_after: int | None = None,
+    seed: int = 0,
+    as_: str | None = None,
+    allow_links: bool = False,
+    progress: Progress = silent,
+) -> Result:
+    """Optimize a model for a target.
+
+    `model`: a path, bytes, `graphopt.Model`, `onnx.ModelProto`, `onnx_ir.Model`, torch's `ONNXProgram` or a
+    graphsurgeon `Graph`; it is not changed, and `Result.model` is of the same kind unless `as_` names another.
+    `passes`: names separated by commas, with options in braces (`"fuse,quant{method=percentile}"`), a preset
+    (`"O2"`), or `Pass` objects. Passes that these require are put in front.
+    `target`: where the model will run. `data`: samples for calibration and verification: a file, a folder or an
+    iterable of dicts from input name to array. `evaluate(run)` returns a metric, higher being better, computed by
+    calling `run(feeds)`; it is applied to the original and the result, and `max_drop` is the most by which the
+    metric may fall, in its own unit. `verify` compares the result with the original in a second process.
+    `accuracy`: the loosest class of rewrite allowed (`exact`, `close`, `fast`); by default that of the preset.
+    `bench` measures the latency of both. `stop_after`: apply rewrites up to this ordinal only.
+
+    Raises `UsageError`, `DataError`, `ModelError`, `VerificationError` if the result does not compute the same,
+    `GateError` if the metric falls by more than `max_drop`, `TargetError`.
+    """
+    kind = kind_of(model)
+    wanted = kind if as_ is None else parse_kind(as_)
+    job = Job(
+        model,
+        passes,
+        target=target,
+        data=data,
+        accuracy=accuracy,
+        stop_after=stop_after,
+        seed=seed,
+        allow_links=allow_links,
+        progress=progress,
+    )
+    job.compile(verify=verify, keep_original=evaluate is not None or bench)
+    if verify:
+        job.check()
+    if evaluate is not None:
+        job.evaluate(evaluate, max_drop)
+    if bench:
+        job.bench()
+    return Result(job.report, job.journal, job.model, wanted, model, job.target)

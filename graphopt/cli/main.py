@@ -1,0 +1,166 @@
+"""The entry point `graphopt`: the verbs, and what becomes of errors.
+
+Exit codes: 0 ok · 1 internal error · 2 usage · 3 the input is not a valid model · 4 verification failed ·
+5 a gate was not met · 6 target not available · 130 interrupted. Nothing here or in the modules of the verbs
+imports more than typer until a verb has something to do: `graphopt --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from graphopt.cli.diff import diff
+from graphopt.cli.inspect import inspect
+from graphopt.cli.passes import passes
+from graphopt.cli.rules import list_rules
+from graphopt.cli.run import run
+from graphopt.cli.targets import targets
+from graphopt.errors import GraphoptError, UsageError, nearest
+
+INTERRUPTED = 130
+
+_EPILOG = """\b
+Exit codes:
+  0  ok                               4  verification failed
+  1  internal error                   5  a gate was not met
+  2  usage                            6  target not available
+  3  the input is not a valid model   130  interrupted
+"""
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Verb(TyperCommand):
+    """A verb whose help is printed before anything is converted: that alone would double its time."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = args[: args.index("--")] if "--" in args else args
+        if not {"-h", "--help"}.isdisjoint(own):
+            typer.echo(self.get_help(ctx))
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+
+class _Verbs(TyperGroup):
+    """A group that names the nearest verb for one that it does not know, and shows its help without one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            raise UsageError(f"there is no verb {name!r}", hint=nearest(name, self.commands))
+        return super().resolve_command(ctx, args)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from graphopt import __version__
+
+        typer.echo(f"graphopt {__version__}")
+        raise typer.Exit
+
+
+def _app() -> typer.Typer:
+    """The tree of verbs. Without rich: typer's own way to render help with it takes longer than the rest."""
+    plain: dict[str, Any] = {
+        "add_completion": False,
+        "rich_markup_mode": None,
+        "pretty_exceptions_enable": False,
+        "context_settings": _HELP,
+        "cls": _Verbs,
+    }
+    app = typer.Typer(help="Makes ONNX models smaller and faster, and checks that they compute the same.",
+                      epilog=_EPILOG, **plain)
+
+    @app.callback()
+    def graphopt(
+        version: Annotated[
+            bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+        ] = False,
+    ) -> None:
+        del version
+
+    app.command(cls=_Verb, context_settings={**_HELP, "allow_extra_args": True})(run)  # -p fuse quant
+    for verb in (inspect, diff, passes, targets):
+        app.command(cls=_Verb, context_settings=_HELP)(verb)
+    rules = typer.Typer(help="List the rewrite rules.", **plain)
+    rules.callback()(lambda: None)
+    rules.command("list", cls=_Verb, context_settings=_HELP)(list_rules)
+    app.add_typer(rules, name="rules")
+    return app
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run `graphopt` with these arguments, those of the process by default; the exit code."""
+    given = list(sys.argv[1:] if args is None else args)
+    verbose = not {"-v", "--verbose"}.isdisjoint(given)
+    _prepare_streams()
+    try:
+        command = typer.main.get_command(_app())
+        code = command.main(given, prog_name="graphopt", standalone_mode=False)
+    except GraphoptError as error:
+        return _fail(str(error), error.exit_code, error if verbose else None)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # every usage error of typer's
+        return _fail(*_usage(error))
+    except Exception as error:
+        return _fail(_internal(error, verbose), 1, error if verbose else None)
+    if code == INTERRUPTED:
+        return _fail("interrupted", INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(text: str, code: int, cause: BaseException | None = None) -> int:
+    """Print an error, after its traceback if there is to be one."""
+    if cause is not None:
+        traceback.print_exception(cause)
+    word = "graphopt:" if code == INTERRUPTED else "graphopt: error:"
+    print(f"{word} {text}", file=sys.stderr)
+    return code
+
+
+def _usage(error: Any) -> tuple[str, int]:
+    """What typer has against the arguments, in our own form."""
+    wrong = getattr(error, "option_name", None)
+    context = error.ctx
+    name = context.command_path if context is not None else "graphopt"
+    hint = f"see {name} --help"
+    if wrong is not None and type(error).__name__ == "NoSuchOption":
+        text = f"there is no option {wrong}"
+        known = [o for p in context.command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")]
+        close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}? {hint[0].upper()}{hint[1:]}" if close else hint
+    else:
+        text = error.format_message().rstrip(".")
+        text = text[:1].lower() + text[1:]
+    return f"{text}\n  {hint}", 2
+
+
+def _internal(error: Exception, verbose: bool) -> str:
+    """One line for an error that should not happen: what and where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    text = " ".join(str(error).split())
+    line = f"internal error, {type(error).__name__}{place}: {text}"
+    return line if verbose else f"{line}\n  run again with -v for the traceback"
+
+
+def _prepare_streams() -> None:
+    """A stream that is closed swallows what is printed; one that lacks a character prints a question mark."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

@@ -1,0 +1,262 @@
+"""`graphopt run`: optimize a model, check it, write it, and say what that was worth."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphopt.cli.config import Settings, resolve
+from graphopt.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from graphopt.report.report import Report
+
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say what is being done, and show tracebacks.")]
+
+
+def run(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The ONNX file.", show_default=False)],
+    passes: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--passes", metavar="LIST",
+                     help="Passes or presets, separated by commas or spaces, with options in braces: "
+                          "fuse,quant{method=percentile}. Without it, the preset of -O. See: graphopt passes"),
+    ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option("-O", "--level", metavar="0..3",
+                     help="0 nothing, 1 what keeps every bit, 2 also what reorders arithmetic (default), "
+                          "3 also what only this target knows. With -p, how far those passes may go."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("-t", "--target", metavar="NAME",
+                     help="Where the model will run; onnx, which is anywhere, by default. See: graphopt targets"),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE",
+                     help="What to write; the suffix chooses the form. By default MODEL.opt.onnx beside the input. "
+                          "It may be MODEL itself."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH",
+                     help="Samples to calibrate and verify with: an .npz or .npy file, or a folder of them."),
+    ] = None,
+    evaluate: Annotated[
+        str | None,
+        typer.Option("--eval", metavar="FILE.py:FUNCTION",
+                     help="Measure the original and the result with this function: it gets one that runs a model, "
+                          "dict of arrays to dict of arrays, and returns a number, higher being better."),
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(metavar="PERCENT",
+                     help="Write nothing, and exit with 5, if the metric of --eval falls by more than this "
+                          "share of the original's."),
+    ] = None,
+    verify: Annotated[
+        bool | None,
+        typer.Option("--verify/--no-verify",
+                     help="Check that the result computes what the original does. On by default."),
+    ] = None,
+    bench: Annotated[
+        bool | None, typer.Option("--bench", help="Time the original and the result under ONNX Runtime, in turns.")
+    ] = None,
+    stop_after: Annotated[
+        str | None, typer.Option(metavar="K", help="Apply the first K rewrites only.")
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option(metavar="N", help="Seed of made-up inputs; 0 by default.")
+    ] = None,
+    external_data: Annotated[
+        bool | None,
+        typer.Option("--external-data/--inline",
+                     help="Weights in a file of their own, or in the model. By default as in the input."),
+    ] = None,
+    sm: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Compute capabilities that an engine is built for: 80,86.")
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(metavar="INPUT=MIN:OPT:MAX",
+                     help="The shapes that an engine takes: x=1x3x224x224:8x3x224x224:32x3x224x224. Repeatable."),
+    ] = None,
+    allow_links: Annotated[
+        bool | None,
+        typer.Option("--allow-links", help="Follow links to external data that lead out of the model's folder."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the passes that would run, and do nothing.")
+    ] = False,
+    json: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Also write the report as JSON; - is stdout.")
+    ] = None,
+    stats: Annotated[
+        bool | None,
+        typer.Option("--stats", help="Show for each rule how often it was tried, fired and declined, and why."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE",
+                     help="Settings in TOML, under the names of these flags. [tool.graphopt] of ./pyproject.toml "
+                          "is read, too; flags win over FILE, and FILE over that."),
+    ] = None,
+    verbose: Verbose = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Optimize a model, verify it, and write it.
+
+    \b
+    graphopt run model.onnx
+    graphopt run model.onnx -p fuse,quant -t ort-cpu --data samples.npz
+    graphopt run model.onnx -O3 -t tensorrt-rtx -o model.engine --sm 86,89
+    """
+    path, passes = _positional([model, *ctx.args], passes or [])
+    flags: dict[str, Any] = {
+        "passes": passes or None, "level": level, "target": target, "output": output, "data": data,
+        "eval": evaluate, "max-drop": max_drop, "verify": verify, "bench": bench, "stop-after": stop_after,
+        "seed": seed, "external-data": external_data, "sm": sm, "profile": profile or None,
+        "allow-links": allow_links, "json": json, "stats": stats,
+    }  # fmt: skip
+    settings = resolve(flags, config)
+    _check(path, settings)
+    if dry_run:
+        from graphopt.cli.plan import show_plan
+
+        show_plan(path, settings)
+    else:
+        _run(path, settings, verbose=verbose, quiet=quiet)
+
+
+def _positional(given: list[str], passes: list[str]) -> tuple[Path, list[str]]:
+    """The model, and the passes: those behind `-p fuse quant` arrive as arguments of their own."""
+    if len(given) > 1 and passes:
+        from graphopt.engine.registry import pass_names, presets
+
+        known = {*pass_names(), *presets()}
+        more = [word for word in given if word.partition("{")[0].strip(",") in known]
+        given = [word for word in given if word not in more]
+        passes = [*passes, *more]
+    if len(given) != 1:
+        extra = repr(given[1]) if given else "passes only"
+        raise UsageError(f"one model at a time, but there is {extra}", hint="see graphopt run --help")
+    return Path(given[0]), passes
+
+
+def _check(path: Path, settings: Settings) -> None:
+    """What can be known to fail is said before any work is done."""
+    from graphopt.emit.emitter import emitter_for
+    from graphopt.targets.target import load_target
+
+    if not path.exists():
+        raise UsageError("there is no such file", where=str(path), hint=_nearest_file(path))
+    if settings.max_drop is not None and settings.eval is None:
+        raise UsageError("--max-drop needs a metric", hint="give one with --eval FILE.py:FUNCTION")
+    output = output_path(path, settings)
+    emitter_for(output, load_target(settings.target).name)
+    if output.is_dir():
+        raise UsageError("the output is a folder", where=str(output), hint="name a file in it")
+    if not output.parent.is_dir():
+        raise UsageError("the output's folder does not exist", where=str(output), hint=f"mkdir -p {output.parent}")
+    if settings.data is not None and not settings.data.exists():
+        raise UsageError("there is no such data", where=str(settings.data), hint="give an .npz or .npy file, or a folder")
+
+
+def _nearest_file(path: Path) -> str | None:
+    from difflib import get_close_matches
+
+    folder = path.parent
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    close = get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"did you mean {str(folder / close[0])!r}?" if close else None
+
+
+def output_path(path: Path, settings: Settings) -> Path:
+    return settings.output or path.with_name(f"{path.stem}.opt.onnx")
+
+
+def pipeline_of(settings: Settings) -> tuple[str, str | None]:
+    """The passes to run, and the accuracy class, None where the passes decide."""
+    from graphopt.engine.registry import presets
+
+    preset = f"O{settings.level if settings.level is not None else 2}"
+    if not settings.passes:
+        return preset, None
+    return settings.passes, presets()[preset].accuracy if settings.level is not None else None
+
+
+def _run(path: Path, settings: Settings, *, verbose: bool, quiet: bool) -> None:
+    import graphopt
+    from graphopt.cli.evaluate import load_metric
+    from graphopt.cli.progress import progress
+    from graphopt.cli.terminal import log
+    from graphopt.emit.profile import parse_profile
+
+    passes, accuracy = pipeline_of(settings)
+    metric = load_metric(settings.eval) if settings.eval is not None else None
+    options: dict[str, Any] = {"external": settings.external_data}
+    if settings.sm:
+        options["sm"] = settings.sm
+    if settings.profile:
+        options["profile"] = dict(parse_profile(text) for text in settings.profile)
+    with progress(verbose=verbose, quiet=quiet) as show:
+        result = graphopt.optimize(
+            path,
+            passes,
+            target=settings.target,
+            data=settings.data,
+            evaluate=metric,
+            verify=settings.verify,
+            accuracy=accuracy,
+            bench=settings.bench,
+            stop_after=settings.stop_after,
+            seed=settings.seed,
+            allow_links=settings.allow_links,
+            progress=show,
+        )
+        missed = _missed(result.report, settings.max_drop)
+        if missed is None:
+            show("save", 0, None)
+            start = time.perf_counter()
+            emitted = result.save(output_path(path, settings), **options)
+            result.report.seconds["save"] = time.perf_counter() - start
+    _present(result.report, settings, quiet=quiet)
+    if missed is not None:
+        raise missed
+    if verbose:
+        for file in emitted.files:
+            log(f"wrote {file}")
+
+
+def _missed(report: Report, max_drop: float | None) -> GateError | None:
+    """The error if the metric fell by more than the share that was allowed."""
+    before, after = report.metric_before, report.metric_after
+    if max_drop is None or before is None or after is None:
+        return None
+    if before - after <= abs(before) * max_drop / 100:
+        return None
+    return GateError(
+        f"the metric falls from {before:.6g} to {after:.6g}, by more than {max_drop:g} %",
+        where=report.source,
+        hint="nothing was written; allow a larger drop, give more calibration data, or leave out passes",
+    )
+
+
+def _present(report: Report, settings: Settings, *, quiet: bool) -> None:
+    """The table on stdout, the JSON where it was asked for; on stdout the JSON stands alone."""
+    from graphopt.cli.terminal import show
+    from graphopt.report.table import render
+
+    if not quiet:
+        show(render(report, stats=settings.stats), to_stderr=settings.json == "-")
+    if settings.json is not None:
+        from graphopt.cli.output import write_json
+        from graphopt.report.json import to_json
+
+        write_json(to_json(report), settings.json)

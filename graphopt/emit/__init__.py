@@ -1,0 +1,1 @@
+"""Writing the result: ONNX files and engines."""

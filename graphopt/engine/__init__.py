@@ -1,0 +1,1 @@
+"""The driver, passes, pipelines and the journal."""

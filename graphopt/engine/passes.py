@@ -1,0 +1,151 @@
+"""`Pass` and `Context`: what a pass is, and what it is given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graphopt.engine.constants import compute
+from graphopt.engine.driver import Driver
+from graphopt.engine.journal import PassRecord
+from graphopt.ir.edit import Editor
+from graphopt.ir.model import Model
+from graphopt.ir.value import Node, Value
+from graphopt.rules.rule import Accuracy, Rule
+from graphopt.targets.target import Target
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much is done, and of how much (None: not known)."""
+
+
+def silent(what: str, done: int, total: int | None) -> None:  # noqa: ARG001 - the signature of Progress
+    """Shows no progress."""
+
+
+@dataclass
+class Context:
+    """What a pass works with.
+
+    `accuracy`: the loosest class of rewrite that is allowed. `data`: samples for calibration, each a
+    dict of input name to array; None where the caller gave none. `record` takes notes and declines.
+    """
+
+    model: Model
+    edit: Editor
+    target: Target
+    record: PassRecord
+    accuracy: Accuracy = Accuracy.CLOSE
+    data: Iterable[dict[str, np.ndarray]] | None = None
+    seed: int = 0
+    progress: Progress = silent
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    def apply(self, rules: Sequence[Rule[Any]], pack: str) -> int:
+        """Run the driver with those of `rules` that the accuracy allows; the number of rewrites."""
+        allowed = [(f"{pack}.{r.name}", r) for r in rules if r.accuracy <= self.accuracy]
+        driver = Driver(
+            allowed,
+            self.edit,
+            domains=self._domains(),
+            stats=self.record.stats,
+            tick=lambda n: self.progress(pack, n, None),
+        )
+        return driver.run()
+
+    def _domains(self) -> frozenset[str]:
+        """Domains whose operators a rule may introduce: those of the target, some only when speed is all."""
+        target = self.target
+        fast = self.accuracy >= Accuracy.FAST
+        return frozenset(d for d in target.domains if fast or d not in target.fast_domains)
+
+    def decline(self, by: str, node: Node | None, reason: str) -> None:
+        """Count a rewrite that `by` did not make, and why."""
+        del node  # counted by reason; `explain` names the nodes
+        self.record.stats.decline(by, reason)
+
+    def evaluate(
+        self, nodes: Sequence[Node], wanted: Sequence[Value], *, budget: int = 1 << 28, timeout: float = 60.0
+    ) -> dict[Value, np.ndarray]:
+        """Values of `wanted`, outputs of `nodes`, which read constants and each other, in topological order.
+
+        Nothing can crash or hang: no result of more than `budget` bytes is begun, none takes longer than
+        `timeout` seconds. What could not be computed is missing, and declined with its reason.
+        """
+        return compute(
+            self.model, nodes, wanted, budget=budget, timeout=timeout,
+            decline=lambda node, reason: self.decline("evaluate", node, reason),
+        )
+
+    def note(self, text: str) -> None:
+        """A remark for the report."""
+        if text not in self.record.notes:
+            self.record.notes.append(text)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A pipeline under a short name: its passes, the loosest accuracy class allowed, and what it is for."""
+
+    passes: str
+    accuracy: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A step of a pipeline. Subclasses are frozen dataclasses: their fields are the pass's options.
+
+    `name`: how `-p` calls it. `requires`: passes that must have run before; they are added where
+    they are missing. `settles`: whether running it again on its own result changes nothing, so that
+    the pipeline may repeat it until nothing changes at all.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+    settles: ClassVar[bool] = True
+    accuracy: ClassVar[Accuracy] = Accuracy.CLOSE
+
+    @abstractmethod
+    def run(self, ctx: Context) -> None:
+        """Change the model through `ctx.edit`."""
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @classmethod
+    def rules(cls) -> tuple[Rule[Any], ...]:
+        """The rules that the pass applies, if it is a rule pack."""
+        return ()
+
+    def spelling(self) -> str:
+        """The pass as `-p` takes it, with the options that differ from their defaults."""
+        options = [
+            f"{f.name.replace('_', '-')}={_text(getattr(self, f.name))}"
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        ]
+        return self.name + (f"{{{','.join(options)}}}" if options else "")
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True)
+class RulePass(Pass):
+    """A pass that applies a pack of rules."""
+
+    pack: ClassVar[tuple[Rule[Any], ...]] = ()
+
+    @classmethod
+    def rules(cls) -> tuple[Rule[Any], ...]:
+        return cls.pack
+
+    def run(self, ctx: Context) -> None:
+        ctx.apply(self.pack, self.name)

@@ -1,0 +1,104 @@
+"""Running passes in order, and again until nothing changes any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphopt.engine.journal import Journal
+from graphopt.engine.passes import Context, Pass, Progress, silent
+from graphopt.errors import GraphoptError
+from graphopt.ir.edit import Editor, StopRewriting
+from graphopt.ir.model import Model
+from graphopt.rules.rule import Accuracy
+from graphopt.targets.target import Target
+
+_MAX_ROUNDS = 8
+
+
+@dataclass
+class Pipeline:
+    """Passes with the circumstances they run under. `run` changes the model in place.
+
+    Passes that settle are repeated, as a group, until a round of them rewrites nothing: a fold may
+    make a fusion possible and the other way round. `stop_after`: the last ordinal to apply.
+    `before_lossy` is called with the model before the first pass that changes values by design.
+    """
+
+    passes: Sequence[Pass]
+    target: Target
+    accuracy: Accuracy = Accuracy.CLOSE
+    data: Iterable[dict[str, np.ndarray]] | None = None
+    seed: int = 0
+    stop_after: int | None = None
+    progress: Progress = silent
+    shared: dict[str, Any] = field(default_factory=dict)
+    after_pass: Callable[[Pass, Model], None] | None = None
+    before_lossy: Callable[[Model], None] | None = None
+
+    def run(self, model: Model) -> Journal:
+        """Apply the passes to `model`; the journal of what they did."""
+        journal = Journal()
+        editor = Editor(model, stop_after=self.stop_after, on_commit=journal.commit)
+        lossless = self.before_lossy is not None
+        try:
+            for group in self._groups():
+                if lossless and self.before_lossy and any(p.accuracy is Accuracy.APPROX for p in group):
+                    self.before_lossy(model)
+                    lossless = False
+                self._run_group(group, model, editor, journal)
+        except StopRewriting:
+            journal.stopped = True
+        return journal
+
+    def _groups(self) -> list[list[Pass]]:
+        """Runs of passes that settle together; each other pass stands alone."""
+        groups: list[list[Pass]] = []
+        for item in self.passes:
+            if item.settles and groups and groups[-1][0].settles:
+                groups[-1].append(item)
+            else:
+                groups.append([item])
+        return groups
+
+    def _run_group(self, group: list[Pass], model: Model, editor: Editor, journal: Journal) -> None:
+        quiet = 0  # passes in a row that changed nothing; a whole group of them has settled
+        distinct = len(group)
+        for round_number in range(_MAX_ROUNDS):
+            for item in group:
+                before = editor.ordinal
+                self._run_pass(item, model, editor, journal)
+                quiet = quiet + 1 if editor.ordinal == before else 0
+                if round_number and quiet >= distinct:
+                    return
+            if not group[0].settles or quiet >= distinct:
+                return
+        last = [e.rule for e in journal.entries[-4:]]
+        raise GraphoptError(
+            f"the passes {', '.join(p.name for p in group)} still change the model after {_MAX_ROUNDS} rounds",
+            hint=f"two of them undo each other; the last rewrites: {', '.join(last)}",
+        )
+
+    def _run_pass(self, item: Pass, model: Model, editor: Editor, journal: Journal) -> None:
+        self.progress(item.name, 0, None)
+        with journal.recording(item.name, model.node_count) as record:
+            context = Context(
+                model=model,
+                edit=editor,
+                target=self.target,
+                record=record,
+                accuracy=max(self.accuracy, item.accuracy) if item.accuracy is Accuracy.APPROX else self.accuracy,
+                data=self.data,
+                seed=self.seed,
+                progress=self.progress,
+                shared=self.shared,
+            )
+            try:
+                item.run(context)
+            finally:
+                record.nodes_after = model.node_count
+        if self.after_pass is not None:
+            self.after_pass(item, model)

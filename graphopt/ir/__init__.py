@@ -1,0 +1,1 @@
+"""Models as graphopt sees them: files, graphs, values, facts and edits."""

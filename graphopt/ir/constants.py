@@ -1,0 +1,113 @@
+"""The constants of a model: their tensors, contents, and whether they are one number all over."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx_ir as oir
+
+from graphopt.ir.kernel import Array
+
+_SMALL_BYTES = 4096
+_MAX_SPLAT = 1_000_000
+_CHUNK = 4096
+_NO_SPLAT = object()
+
+
+class Constants:
+    """Constants by value. `overridable`: whether an initializer that is a graph input is just a default."""
+
+    def __init__(self, *, overridable: bool) -> None:
+        self._overridable = overridable
+        self._tensors: dict[oir.Value, oir.TensorProtocol] = {}
+        self._arrays: dict[oir.Value, Array] = {}
+        self._splats: dict[oir.Value, Any] = {}
+
+    def add(self, value: oir.Value) -> None:
+        tensor = value.const_value
+        if tensor is not None:
+            self._tensors[value] = tensor
+
+    def forget(self, value: oir.Value) -> None:
+        self._tensors.pop(value, None)
+        self._arrays.pop(value, None)
+        self._splats.pop(value, None)
+
+    def tensor(self, value: oir.Value) -> oir.TensorProtocol | None:
+        """The tensor of an initializer or Constant, if nothing can change it."""
+        node = value.producer()
+        if node is not None and (node.op_type != "Constant" or node.domain != ""):
+            return None
+        if value in self._tensors:
+            return self._tensors[value]
+        if node is not None:
+            tensor = _of_constant(node)
+            if tensor is not None:
+                self._tensors[value] = tensor
+            return tensor
+        if not value.is_initializer() or (self._overridable and value.is_graph_input()):
+            return None
+        return value.const_value
+
+    def array(self, value: oir.Value) -> Array | None:
+        found = self._arrays.get(value)
+        if found is None:
+            tensor = self.tensor(value)
+            if tensor is None:
+                return None
+            found = np.asarray(tensor.numpy())
+            if found.nbytes <= _SMALL_BYTES:
+                found = found.copy()
+                found.flags.writeable = False
+                self._arrays[value] = found
+        return found
+
+    def splat(self, value: oir.Value) -> Any:
+        found = self._splats.get(value)
+        if found is None:
+            tensor = self.tensor(value)
+            if tensor is None:
+                return None
+            found = self._splat(value, tensor)
+            self._splats[value] = _NO_SPLAT if found is None else found
+        return None if found is _NO_SPLAT else found
+
+    def _splat(self, value: oir.Value, tensor: oir.TensorProtocol) -> Any:
+        if not 0 < math.prod(int(n) for n in tensor.shape) <= _MAX_SPLAT or tensor.dtype == oir.DataType.STRING:
+            return None
+        array = self.array(value)
+        assert array is not None, "a tensor has content"
+        flat = array.reshape(-1)
+        bits = flat.view(f"V{flat.dtype.itemsize}")
+        # Most weights differ within the first few elements: look there before reading the rest.
+        for part in (bits[-1:], bits[:16], *(bits[i : i + _CHUNK] for i in range(16, len(bits), _CHUNK))):
+            if (part != bits[0]).any():
+                return None
+        return flat[0]
+
+
+def _of_constant(node: oir.Node) -> oir.TensorProtocol | None:
+    for name, dtype in (
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+    ):
+        attr = node.attributes.get(name)
+        if attr is not None:
+            return None if attr.is_ref() else oir.Tensor(np.asarray(attr.value, dtype))
+    attr = node.attributes.get("value")
+    if attr is not None and not attr.is_ref():
+        return attr.as_tensor()
+    for name in ("value_string", "value_strings"):
+        attr = node.attributes.get(name)
+        if attr is not None and not attr.is_ref():
+            text = [attr.value] if name == "value_string" else list(attr.value)
+            return oir.StringTensor(text[:1] if name == "value_string" else text, shape=_text_shape(name, text))
+    return None
+
+
+def _text_shape(name: str, text: list[Any]) -> oir.Shape:
+    return oir.Shape(() if name == "value_string" else (len(text),))

@@ -1,0 +1,218 @@
+"""The first inference of a whole model: one run in C++, merged by scope and name, then refined in one sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as oir
+
+from graphopt.ir import control
+from graphopt.ir.calls import Calls, body_model, common_attributes
+from graphopt.ir.dims import Dim
+from graphopt.ir.native import Fact, common, infer_model, merged
+from graphopt.ir.prepare import Identifier, prepare
+from graphopt.ir.schemas import Inconsistent
+
+if TYPE_CHECKING:
+    from graphopt.ir.facts import Facts
+
+_UNKNOWN = Fact()
+
+
+def infer_everything(facts: Facts, proto: onnx.ModelProto) -> None:
+    """Fill `facts` for the main graph, all bodies inside it, and all local functions."""
+    prepared = prepare(proto, facts.translator)
+    functions = facts.model.functions
+    for function in functions.values():
+        facts.register(function.graph, function.opset_imports)
+    calls = _find_calls(facts)
+    _infer_graph(facts, facts.model.graph, prepared.model)
+    for name in calls.order(functions):
+        function = functions[name]
+        body = prepared.functions.get(name)
+        if body is None:
+            continue
+        sites = [site for site, _ in calls.sites.get(name, [])]
+        types = [
+            common([_argument(facts, site, i) for site in sites], facts.translator) for i in range(len(body.input))
+        ]
+        for value, fact in zip(function.inputs, types, strict=False):
+            facts.set(value, fact)
+        inputs = [facts.translator.to_proto(fact) for fact in types]
+        model = body_model(body, inputs, common_attributes(function, sites), prepared.model.functions)
+        _infer_graph(facts, function.graph, model)
+
+
+def _argument(facts: Facts, site: oir.Node, index: int) -> Fact:
+    value = site.inputs[index] if index < len(site.inputs) else None
+    return _UNKNOWN if value is None else facts.fact(value)
+
+
+def _find_calls(facts: Facts) -> Calls:
+    """Every call of a local function; on the way, every body learns which opsets are in force in it."""
+    calls = Calls()
+    functions = facts.model.functions
+    scopes: list[tuple[oir.Graph, Identifier | None]] = [(facts.model.graph, None)]
+    scopes += [(function.graph, name) for name, function in functions.items()]
+    for top, caller in scopes:
+        imports = facts.model.opset_imports if caller is None else functions[caller].opset_imports
+        for node in control.inside_out(top, lambda body, i=imports: facts.register(body, i)):  # type: ignore[misc]
+            if functions and node.op_identifier() in functions:
+                calls.add(node, caller)
+    return calls
+
+
+def _infer_graph(facts: Facts, graph: oir.Graph, proto: onnx.ModelProto) -> None:
+    inferred, problem = infer_model(proto)
+    if problem is not None:
+        facts.problems.append(problem)
+    reader = _Reader(facts)
+    vague = _merge(facts, graph, (inferred or proto).graph, reader)
+    _Sweep(facts, vague, reader.invented).run(graph)
+
+
+def _merge(facts: Facts, top: oir.Graph, inferred: onnx.GraphProto, reader: _Reader) -> set[oir.Value]:
+    """Take over the inferred types by scope and name. Returns the values of which something is unknown."""
+    vague: set[oir.Value] = set()
+    read = reader.read
+    stack = [(top, inferred)]
+    while stack:
+        graph, proto = stack.pop()
+        types = {value.name: value.type for value in (*proto.output, *proto.value_info, *proto.input)}
+        for value in graph.inputs:
+            if value.name in types and facts.fact(value).dtype is None:
+                facts.set(value, read(types[value.name])[0])
+        holders: list[oir.Node] = []
+        for node in graph:
+            for value in node.outputs:
+                kind = types.get(value.name) if value.name else None
+                if kind is None:
+                    vague.add(value)
+                    continue
+                fact, unclear = read(kind)
+                facts.set(value, fact)
+                if unclear:
+                    vague.add(value)
+            if node.attributes and control.bodies(node):
+                holders.append(node)
+        if holders:
+            stack += _inner(holders, proto)
+    return vague
+
+
+class _Reader:
+    """Reads the types of one run of the inference, each distinct one once.
+
+    `invented`: the sizes that the inference did not know and gave names of its own.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self.invented: set[object] = set()
+        self._names: dict[str, Dim] = {}
+        self._seen: dict[bytes, tuple[Fact, bool]] = {}
+
+    def read(self, proto: onnx.TypeProto) -> tuple[Fact, bool]:
+        """The type, and whether something of it is unknown."""
+        key = proto.SerializeToString()
+        found = self._seen.get(key)
+        if found is None:
+            fact = self._facts.translator.from_proto(proto, self._names)
+            self.invented.update(islice(reversed(self._names.values()), len(self._names) - len(self.invented)))
+            unclear = fact.shape is None or any(n is None or n in self.invented for n in fact.shape)
+            found = self._seen[key] = fact, unclear
+        return found
+
+
+def _inner(holders: Iterable[oir.Node], proto: onnx.GraphProto) -> list[tuple[oir.Graph, onnx.GraphProto]]:
+    """The bodies that nodes hold, on both sides. A node is found by its first output, the one name sure to be unique."""
+    by_output = {node.output[0]: node for node in proto.node if node.output}
+    pairs: list[tuple[oir.Graph, onnx.GraphProto]] = []
+    for holder in holders:
+        node = by_output.get(holder.outputs[0].name or "") if holder.outputs else None
+        if node is not None:
+            pairs += zip(control.bodies(holder), _bodies(node), strict=False)
+    return pairs
+
+
+def _bodies(node: onnx.NodeProto) -> Iterable[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+class _Sweep:
+    """Goes over a graph once, in order, and finds out more where onnx's inference gave up.
+
+    A size that it invented is looked into at the node where it first appears; if that says what the size
+    really is, everything that has it follows. Only nodes whose inputs became clearer are inferred anew.
+    """
+
+    def __init__(self, facts: Facts, vague: set[oir.Value], invented: set[object]) -> None:
+        self._facts = facts
+        self._vague = vague
+        self._unexplained = set(invented)
+        self._solved: dict[object, int | Dim] = {}
+        self._improved: set[oir.Value] = set()
+
+    def run(self, graph: oir.Graph) -> None:
+        for node in control.inside_out(graph, lambda _: None):
+            if node.op_type in control.CONTROL_FLOW or not self._vague.isdisjoint(node.outputs):
+                self._visit(node)
+
+    def _visit(self, node: oir.Node) -> None:
+        facts = self._facts
+        for value in node.outputs:
+            self._substitute(value)
+        known = [facts.fact(value) for value in node.outputs]
+        leaves_scope = node.op_type in control.CONTROL_FLOW
+        if not leaves_scope and not any([self._is_open(fact) for fact in known]):
+            return
+        native = not self._improved.isdisjoint(node.inputs) or any(fact.dtype is None for fact in known)
+        try:
+            found = facts.outputs(node, native=native)
+        except Inconsistent as reason:
+            facts.problems.append(f"{node.name or node.op_type}: {reason}")
+            return
+        for value, old, new in zip(node.outputs, known, found, strict=False):
+            if leaves_scope:
+                old = control.without_local_sizes(old, facts.translator)
+            fact = self._combined(node, old, new)
+            if fact != facts.fact(value):
+                self._solve(old, fact)
+                facts.set(value, fact)
+                self._improved.add(value)
+
+    def _substitute(self, value: oir.Value) -> None:
+        fact = self._facts.fact(value)
+        if fact.shape is not None and not self._solved.keys().isdisjoint(fact.shape):
+            shape = tuple(self._solved.get(n, n) for n in fact.shape)
+            self._facts.set(value, fact._replace(shape=shape))
+            self._improved.add(value)
+
+    def _is_open(self, fact: Fact) -> bool:
+        """Whether nobody has looked yet into what is unknown here."""
+        if fact.shape is None:
+            return fact.proto is None
+        fresh = self._unexplained.intersection(fact.shape)
+        self._unexplained -= fresh
+        return bool(fresh)
+
+    def _solve(self, old: Fact, new: Fact) -> None:
+        for a, b in zip(old.shape or (), new.shape or (), strict=False):
+            if isinstance(a, Dim) and a.is_anonymous and b is not None and a != b:
+                self._solved.setdefault(a, b)
+
+    def _combined(self, node: oir.Node, old: Fact, new: Fact) -> Fact:
+        if old.dtype is None and old.proto is None:
+            return new
+        try:
+            return merged(old, new.shape)
+        except Inconsistent as reason:
+            self._facts.problems.append(f"{node.name or node.op_type}: {reason}")
+            return Fact(old.dtype)

@@ -1,0 +1,119 @@
+"""`Model`: a loaded ONNX model with its facts; what passes receive and `graphopt.load` returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as oir
+
+from graphopt.ir.facts import Facts
+from graphopt.ir.value import FUNCTION_BODY, Graph, bodies_of
+
+if TYPE_CHECKING:
+    from graphopt.ir.load import Source
+
+
+class Model:
+    """An ONNX model in memory. Weights stay in their file until somebody reads them.
+
+    `ir` is the `onnx_ir.Model` underneath, for interoperation; passes and rules do without it.
+    """
+
+    def __init__(self, ir: oir.Model, source: Source | None = None) -> None:
+        self.ir = ir
+        self.source = source
+        self._facts: Facts | None = None
+        self.dead_graphs: set[oir.Graph] = set()
+        self.holders: dict[oir.Graph, oir.Node | None] = _holders(ir)
+        for function in ir.functions.values():
+            function.graph.meta[FUNCTION_BODY] = True
+
+    @property
+    def facts(self) -> Facts:
+        """Types, shapes and constants; inferred at the first use, kept up to date afterwards."""
+        if self._facts is None:
+            self._facts = Facts(self.ir, self.source.proto if self.source else None)
+        return self._facts
+
+    @property
+    def main(self) -> Graph:
+        return Graph(self, self.ir.graph)
+
+    def graphs(self) -> Iterator[Graph]:
+        """The main graph, the bodies in it, then each local function and the bodies in that."""
+        for raw in self.raw_graphs():
+            yield Graph(self, raw)
+
+    def raw_graphs(self) -> list[oir.Graph]:
+        """The graphs of `graphs()`, as `onnx_ir` has them."""
+        dead = self.dead_graphs
+        return [graph for graph in self.holders if graph not in dead]
+
+    def adopt(self, node: oir.Node) -> None:
+        """Take note of the bodies of a node that is new in the model."""
+        pending = [(body, node) for body in bodies_of(node)]
+        while pending:
+            graph, holder = pending.pop()
+            self.holders[graph] = holder
+            pending.extend((body, inner) for inner in graph for body in bodies_of(inner))
+
+    def opset(self, domain: str = "") -> int:
+        """The imported version of an operator set, 0 if the model does not import it."""
+        return self.ir.graph.opset_imports.get(domain, 0)
+
+    @property
+    def node_count(self) -> int:
+        """Nodes in all graphs, bodies and functions included."""
+        return sum(len(graph) for graph in self.raw_graphs())
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's metadata properties; may be written to."""
+        return self.ir.metadata_props
+
+    def is_alive(self, node: oir.Node) -> bool:
+        graph: Any = node.graph
+        if graph is None:
+            return False
+        return not self.dead_graphs or graph not in self.dead_graphs
+
+    def weight_bytes(self) -> int:
+        """Bytes of all constants: initializers and tensors in attributes."""
+        total = 0
+        for graph in self.raw_graphs():
+            total += sum(int(v.const_value.nbytes) for v in graph.initializers.values() if v.const_value is not None)
+            for node in graph:
+                for attr in node.attributes.values():
+                    if attr.type == oir.AttributeType.TENSOR and not attr.is_ref():
+                        total += int(attr.value.nbytes)
+        return total
+
+    def parameters(self) -> int:
+        """Elements of all initializers."""
+        return sum(
+            int(v.const_value.size)
+            for graph in self.raw_graphs()
+            for v in graph.initializers.values()
+            if v.const_value is not None
+        )
+
+    def __repr__(self) -> str:
+        path = self.source.path if self.source else None
+        origin = f" from {os.fspath(path)!r}" if path else ""
+        return f"Model({self.ir.graph.name!r}, {len(self.ir.graph)} nodes{origin})"
+
+
+def _holders(ir: oir.Model) -> dict[oir.Graph, oir.Node | None]:
+    """Every graph of a model, outer ones first, with the node in whose attributes it stands."""
+    found: dict[oir.Graph, oir.Node | None] = {}
+    pending: list[tuple[oir.Graph, oir.Node | None]] = [(ir.graph, None)]
+    pending += [(function.graph, None) for function in ir.functions.values()]
+    pending.reverse()
+    while pending:
+        graph, holder = pending.pop()
+        found[graph] = holder
+        bodies = [(body, node) for node in graph if node.attributes for body in bodies_of(node)]
+        pending.extend(reversed(bodies))
+    return found

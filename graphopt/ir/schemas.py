@@ -1,0 +1,86 @@
+"""Operator schemas: which operators exist at which opset, and what their attributes default to."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import onnx
+import onnx.defs
+import onnx.helper
+
+from graphopt.errors import GraphoptError
+
+
+class Inconsistent(GraphoptError):
+    """A node that ONNX does not allow: no such operator at this opset, or types and shapes it refuses."""
+
+
+@functools.cache
+def lookup(domain: str, op_type: str, version: int) -> onnx.defs.OpSchema | None:
+    """The schema in force for an operator at opset `version` of its domain; None if there is none."""
+    try:
+        schema = onnx.defs.get_schema(op_type, max_inclusive_version=version, domain=domain)
+    except onnx.defs.SchemaError:
+        return None
+    return None if schema.deprecated else schema
+
+
+@functools.cache
+def defaults(domain: str, op_type: str, version: int) -> dict[str, Any]:
+    """The attributes that have a default, as Python values."""
+    schema = lookup(domain, op_type, version)
+    if schema is None:
+        return {}
+    values = {name: attribute.default_value for name, attribute in schema.attributes.items()}
+    return {name: _python(v) for name, v in values.items() if v.type != onnx.AttributeProto.UNDEFINED}
+
+
+def _python(attribute: onnx.AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return [v.decode() if isinstance(v, bytes) else v for v in value]
+    return value
+
+
+@functools.cache
+def _history() -> dict[tuple[str, str], list[onnx.defs.OpSchema]]:
+    found: dict[tuple[str, str], list[onnx.defs.OpSchema]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        found.setdefault((schema.domain, schema.name), []).append(schema)
+    return found
+
+
+def is_standard(domain: str, op_type: str) -> bool:
+    """Whether ONNX defines such an operator at any opset."""
+    return (domain, op_type) in _history()
+
+
+def refusal(domain: str, op_type: str, version: int | None) -> str | None:
+    """Why a standard operator may not be used at opset `version`; None if it may, or is not standard."""
+    name = f"{domain}.{op_type}" if domain else op_type
+    history = _history().get((domain, op_type))
+    if history is None:
+        return f"{name} is no operator of ONNX" if domain == "" else None
+    if version is None:
+        return f"{name} needs the domain {domain or 'ai.onnx'!r}, which the model does not import"
+    if lookup(domain, op_type, version) is not None:
+        return None
+    began = min(s.since_version for s in history)
+    if version < began:
+        return f"{name} does not exist at opset {version} of the model; it came with {began}"
+    ended = [s.since_version for s in history if s.deprecated and s.since_version <= version]
+    return f"{name} does not exist at opset {version} of the model; it was withdrawn with {max(ended)}"
+
+
+def check_arity(schema: onnx.defs.OpSchema, inputs: int, outputs: int) -> None:
+    """Raise `Inconsistent` if a node has too few or too many inputs or outputs."""
+    for what, count, low, high in (
+        ("inputs", inputs, schema.min_input, schema.max_input),
+        ("outputs", outputs, schema.min_output, schema.max_output),
+    ):
+        if not low <= count <= high:
+            wanted = f"{low}" if low == high else f"{low} to {high}" if high < 2**31 - 1 else f"at least {low}"
+            raise Inconsistent(f"{schema.name} takes {wanted} {what}, not {count}")

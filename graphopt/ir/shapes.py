@@ -1,0 +1,371 @@
+"""Shapes of results where sizes are symbols and onnx's own inference gives up: exact, or not at all.
+
+Each function gets a `Site` and returns the shape of the first output (or of all of them). A result must hold
+for all sizes from 0 on, given that the operator succeeds; what is not provable is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from graphopt.ir.dims import Dim, Shape, at_least, at_most, broadcast, exact_quotient, known, product
+
+Size = int | Dim | None
+_FAR = 2**31 - 1  # beyond every size
+
+
+class Site(Protocol):
+    """A node as the shape functions see it."""
+
+    version: int
+    outputs: int
+    inputs: int
+
+    def shape(self, index: int) -> Shape | None:
+        """The shape of an input; None also where the input is left out."""
+
+    def elements(self, index: int) -> tuple[int | Dim, ...] | None:
+        """The elements of a small integer input, as far as known."""
+
+    def given(self, index: int) -> bool:
+        """Whether the input is there."""
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute's value."""
+
+
+Rule = Callable[[Site], Sequence[Shape | None]]
+
+
+def refine(op: str, site: Site) -> Sequence[Shape | None]:
+    """The shapes of the outputs of a standard operator, as far as this module knows it."""
+    rule = RULES.get(op)
+    try:
+        return rule(site) if rule else ()
+    except (OverflowError, IndexError):
+        return ()
+
+
+def _axis(axis: int, rank: int) -> int:
+    if not -rank <= axis < rank:
+        raise IndexError(axis)
+    return axis % rank
+
+
+def _same(site: Site) -> Sequence[Shape | None]:
+    return [site.shape(0)]
+
+
+def _elementwise(site: Site) -> Sequence[Shape | None]:
+    shapes = [site.shape(i) for i in range(site.inputs)]
+    if any(s is None for s in shapes):
+        return ()
+    try:
+        return [broadcast([s for s in shapes if s is not None])]
+    except ValueError:
+        return ()
+
+
+def _reshape(site: Site) -> Sequence[Shape | None]:
+    shape, wanted = site.shape(0), site.elements(1)
+    if wanted is None:
+        return ()
+    if any(isinstance(size, int) and size < -1 for size in wanted):
+        return ()
+    copies = not site.attr("allowzero", 0)
+    result: list[Size] = []
+    inferred = -1
+    for i, size in enumerate(wanted):
+        old = shape[i] if shape is not None and i < len(shape) else None
+        if isinstance(size, int) and size == -1:
+            inferred = i
+            result.append(None)
+        elif isinstance(size, int):
+            result.append(old if size == 0 and copies else size)
+        else:
+            # A size that turns out to be 0 copies the old one instead, which is the same only if that is 0 too.
+            stays = at_least(size, 1) or (at_least(size, 0) and (not copies or _vanishes_with(old, size)))
+            result.append(size if stays else None)
+    total = known(shape)
+    if total is None or result.count(None) != 1:
+        return [tuple(result)]
+    at = result.index(None)
+    others = product([size for size in result if size is not None])
+    # With -1 the others cannot be 0, or the operator fails; without it that must be known.
+    if at == inferred or at_least(others, 1):
+        quotient = exact_quotient(product(total), others)
+        if quotient is None and isinstance(others, int) and others > 0:
+            quotient = product(total) // others
+        result[at] = quotient
+    return [tuple(result)]
+
+
+def _vanishes_with(size: Size, cause: Dim) -> bool:
+    """Whether `size` is 0 whenever `cause` is."""
+    if size is None:
+        return False
+    if size == 0 or exact_quotient(size, cause) is not None:
+        return True
+    quotient = exact_quotient(cause, size)
+    return isinstance(quotient, int) and quotient != 0
+
+
+def _flatten(site: Site) -> Sequence[Shape | None]:
+    shape = known(site.shape(0))
+    if shape is None:
+        return ()
+    axis = site.attr("axis", 1)
+    axis += len(shape) if axis < 0 else 0
+    return [(product(shape[:axis]), product(shape[axis:]))]
+
+
+def _expand(site: Site) -> Sequence[Shape | None]:
+    shape, wanted = site.shape(0), site.elements(1)
+    if shape is None or wanted is None:
+        return ()
+    try:
+        return [broadcast([shape, wanted])]
+    except ValueError:
+        return ()
+
+
+def _constant_of_shape(site: Site) -> Sequence[Shape | None]:
+    return [site.elements(0)]
+
+
+def _tile(site: Site) -> Sequence[Shape | None]:
+    shape, repeats = site.shape(0), site.elements(1)
+    if shape is None or repeats is None or len(shape) != len(repeats):
+        return ()
+    return [tuple(None if n is None else n * r for n, r in zip(shape, repeats, strict=True))]
+
+
+def _range(site: Site) -> Sequence[Shape | None]:
+    ends = [site.elements(i) for i in range(3)]
+    if any(e is None or len(e) != 1 for e in ends):
+        return ()
+    start, limit, step = (e[0] for e in ends if e is not None)
+    if not isinstance(step, int) or step == 0:
+        return ()
+    span = (limit - start) if step > 0 else (start - limit)
+    if not at_least(span, 0):
+        return [(0,)] if at_most(span, 0) else ()
+    step = abs(step)
+    return [((span + (step - 1)) // step,)]
+
+
+def _concat(site: Site) -> Sequence[Shape | None]:
+    shapes = [s for s in map(site.shape, range(site.inputs)) if s is not None]
+    if not shapes:
+        return ()
+    axis = _axis(site.attr("axis", 1), len(shapes[0]))
+    if len({len(s) for s in shapes}) != 1:
+        return ()
+    result = [_agreed([s[i] for s in shapes]) for i in range(len(shapes[0]))]
+    along = [s[axis] for s in shapes]
+    total: int | Dim = 0
+    for size in along:
+        total = total + (0 if size is None else size)
+    result[axis] = None if None in along or len(shapes) < site.inputs else total
+    return [tuple(result)]
+
+
+def _agreed(sizes: Sequence[Size]) -> Size:
+    """The one size of sizes that must be equal: a number if there is one."""
+    numbers = [s for s in sizes if isinstance(s, int)]
+    return numbers[0] if numbers else next((s for s in sizes if s is not None), None)
+
+
+def _slice(site: Site) -> Sequence[Shape | None]:
+    shape = site.shape(0)
+    if shape is None:
+        return ()
+    if site.version < 10:
+        starts, ends, axes = site.attr("starts"), site.attr("ends"), site.attr("axes")
+        steps = None
+    else:
+        starts, ends, axes, steps = (site.elements(i) for i in range(1, 5))
+        if (axes is None and site.given(3)) or (steps is None and site.given(4)):
+            return ()
+    if starts is None or ends is None:
+        return ()
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        return ()
+    result = list(shape)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if not isinstance(axis, int):
+            return ()
+        at = _axis(axis, len(shape))
+        result[at] = _sliced(start, end, step, shape[at])
+    return [tuple(result)]
+
+
+def _sliced(start: int | Dim, end: int | Dim, step: int | Dim, size: Size) -> Size:
+    if size is None or not isinstance(step, int) or step == 0:
+        return None
+    if step < 0:
+        whole = step == -1 and isinstance(start, int) and isinstance(end, int)
+        return size if whole and (start == -1 or start >= _FAR) and end <= -_FAR else None  # type: ignore[operator]
+    first, last = _clamped(start, size), _clamped(end, size)
+    if first is None or last is None:
+        return None
+    if at_most(last, first):
+        return 0
+    if not at_most(first, last):
+        return None
+    return (last - first + (step - 1)) // step
+
+
+def _clamped(position: int | Dim, size: int | Dim) -> int | Dim | None:
+    """A start or end of Slice, counted from the front and held within 0 and `size`."""
+    if isinstance(position, int):
+        if position >= _FAR:
+            return size
+        if position <= -_FAR:
+            return 0
+    if not at_least(position, 0):
+        if not at_most(position, -1):
+            return None
+        position = position + size
+    if at_most(position, 0):
+        return 0
+    if at_most(size, position):
+        return size
+    return position if at_least(position, 0) and at_most(position, size) else None
+
+
+def _pad(site: Site) -> Sequence[Shape | None]:
+    shape = site.shape(0)
+    pads = site.attr("pads") if site.version < 11 else site.elements(1)
+    axes = site.elements(3)
+    if shape is None or pads is None or (axes is None and site.given(3)):
+        return ()
+    axes = tuple(range(len(shape))) if axes is None else axes
+    if len(pads) != 2 * len(axes):
+        return ()
+    result = list(shape)
+    for i, axis in enumerate(axes):
+        if not isinstance(axis, int):
+            return ()
+        at = _axis(axis, len(shape))
+        size = result[at]
+        result[at] = None if size is None else size + pads[i] + pads[i + len(axes)]
+    return [tuple(result)]
+
+
+def _split(site: Site) -> Sequence[Shape | None]:
+    shape = site.shape(0)
+    if shape is None:
+        return ()
+    axis = _axis(site.attr("axis", 0), len(shape))
+    sizes: Sequence[Size] | None = site.attr("split") if site.version < 13 else site.elements(1)
+    if sizes is None:
+        total = shape[axis]
+        if site.given(1) or not isinstance(total, Dim):
+            return ()
+        part = exact_quotient(total, site.outputs)
+        if part is None and site.version < 18:
+            part = total // site.outputs
+        sizes = [part] * site.outputs
+    return [(*shape[:axis], size, *shape[axis + 1 :]) for size in sizes]
+
+
+def _gather(site: Site) -> Sequence[Shape | None]:
+    shape, indices = site.shape(0), site.shape(1)
+    if shape is None or indices is None:
+        return ()
+    axis = _axis(site.attr("axis", 0), len(shape))
+    return [(*shape[:axis], *indices, *shape[axis + 1 :])]
+
+
+def _matmul(site: Site) -> Sequence[Shape | None]:
+    a, b = site.shape(0), site.shape(1)
+    if a is None or b is None or not a or not b:
+        return ()
+    try:
+        outer = broadcast([a[:-2], b[:-2]])
+    except ValueError:
+        return ()
+    return [(*outer, *a[:-1][-1:], *(b[-1:] if len(b) > 1 else ()))]
+
+
+def _resize(site: Site) -> Sequence[Shape | None]:
+    shape, sizes = site.shape(0), site.elements(3)
+    if shape is None or sizes is None or site.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return ()
+    axes = site.attr("axes") or range(len(shape))
+    result = list(shape)
+    for axis, size in zip(axes, sizes, strict=False):
+        result[_axis(axis, len(shape))] = size
+    return [tuple(result)]
+
+
+def _window(site: Site, kernel: Sequence[Size], channels: Size) -> Sequence[Shape | None]:
+    """Convolution and pooling: each spatial size is floor((size + padding − window) / stride) + 1."""
+    shape = site.shape(0)
+    if shape is None or len(shape) != len(kernel) + 2:
+        return ()
+    count = len(kernel)
+    strides = site.attr("strides") or [1] * count
+    dilations = site.attr("dilations") or [1] * count
+    pads = site.attr("pads") or [0] * (2 * count)
+    auto = site.attr("auto_pad", "NOTSET")
+    result: list[Size] = [shape[0], channels]
+    for i, (size, window) in enumerate(zip(shape[2:], kernel, strict=True)):
+        if not isinstance(size, Dim) or not isinstance(window, int):
+            result.append(None)  # numbers are what onnx's own inference is good at
+        elif auto in ("SAME_UPPER", "SAME_LOWER"):
+            result.append((size + (strides[i] - 1)) // strides[i])
+        else:
+            padding = 0 if auto == "VALID" else pads[i] + pads[i + count]
+            result.append((size + (padding - (window - 1) * dilations[i] - 1)) // strides[i] + 1)
+    return [tuple(result)]
+
+
+def _conv(site: Site) -> Sequence[Shape | None]:
+    weight = site.shape(1)
+    return () if weight is None else _window(site, weight[2:], weight[0])
+
+
+def _pool(site: Site) -> Sequence[Shape | None]:
+    shape, kernel = site.shape(0), site.attr("kernel_shape")
+    if site.attr("ceil_mode", 0) or kernel is None or shape is None or len(shape) < 2:
+        return ()
+    found = _window(site, kernel, shape[1])
+    return [*found, *found] if site.outputs > 1 else found
+
+
+_SAME = (
+    "Abs Acos Asin Atan BatchNormalization Cast Ceil Celu Clip Cos CumSum DequantizeLinear Dropout Elu Erf Exp Floor Gelu "
+    "GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LayerNormalization "
+    "LeakyRelu Log LogSoftmax Mish Neg Not QuantizeLinear RMSNormalization Reciprocal Relu Round Selu Sigmoid Sign Sin "
+    "Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu"
+).split()
+BROADCASTING = (
+    "Add And BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or "
+    "Pow Sub Sum Where Xor"
+).split()
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_SAME, _same),
+    **dict.fromkeys(BROADCASTING, _elementwise),
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Expand": _expand,
+    "ConstantOfShape": _constant_of_shape,
+    "Tile": _tile,
+    "Range": _range,
+    "Concat": _concat,
+    "Slice": _slice,
+    "Pad": _pad,
+    "Split": _split,
+    "Gather": _gather,
+    "MatMul": _matmul,
+    "Resize": _resize,
+    "Conv": _conv,
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+}

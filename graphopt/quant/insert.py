@@ -1,0 +1,185 @@
+"""Carrying out a plan: Q/DQ pairs around activations, integer weights and biases with their DQ, through the
+Editor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphopt.quant.ranges import (
+    QuantParams,
+    Range,
+    activation_params,
+    bias_limit_scale,
+    quantize,
+    quantize_bias,
+    weight_scale,
+)
+
+if TYPE_CHECKING:
+    from graphopt.ir.edit import Editor, Rewrite
+    from graphopt.ir.value import Node, Value
+    from graphopt.quant.operands import Heavy
+    from graphopt.quant.place import Pair, Plan
+
+__all__ = ["Placed", "insert"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One thing that was quantized: an activation, a weight or a bias, with its type, scale(s) and the
+    reason.
+    """
+
+    kind: str
+    name: str
+    dtype: str
+    scale: float
+    channels: int
+    reason: str
+
+
+def insert(
+    plan: Plan,
+    ranges: Mapping[Value, Range],
+    edit: Editor,
+    *,
+    bits: int = 8,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> list[Placed]:
+    """Change the model as planned; one rewrite per pair, per weight and per bias.
+
+    `ranges` has those of `plan.calibrated`. `bits`: of a weight, 7 where the processor saturates. `progress`
+    is told (done, of). Raises what the Editor raises.
+    """
+    work = _Insertion(plan, ranges, edit, bits)
+    groups = _groups(plan.heavy)
+    for i, pair in enumerate(plan.pairs):
+        work.pair(pair)
+        if progress is not None:
+            progress(i + 1, len(plan.pairs) + len(groups))
+    for i, group in enumerate(groups, len(plan.pairs)):
+        work.weight(group)
+        if progress is not None:
+            progress(i + 1, len(plan.pairs) + len(groups))
+    return work.placed
+
+
+def _groups(heavy: Iterable[Heavy]) -> list[list[Heavy]]:
+    """Weighted operators by the weight and axis that they share."""
+    groups: dict[tuple[Value, int | None], list[Heavy]] = {}
+    for h in heavy:
+        if h.weight is not None:
+            groups.setdefault((h.weight, h.axis), []).append(h)
+    return list(groups.values())
+
+
+class _Insertion:
+    def __init__(self, plan: Plan, ranges: Mapping[Value, Range], edit: Editor, bits: int) -> None:
+        self.table = plan.table
+        self.edit = edit
+        self.domain = plan.dequantizer
+        if self.domain:
+            edit.model.ir.opset_imports.setdefault(self.domain, 1)
+        self.bits = bits
+        self.placed: list[Placed] = []
+        self._params = {id(p): self._activation(p, ranges[p.like]) for p in plan.pairs}
+        self._constants: dict[tuple[Value, str], tuple[Value, Value]] = {}
+        self._x_scale = self._scales_read(plan)
+
+    def _activation(self, pair: Pair, real: Range) -> QuantParams:
+        return activation_params(
+            real,
+            pair.dtype,
+            symmetric=self.table.symmetric or pair.dtype == "int8",
+            ceiling=pair.ceiling,
+            floor_zero=pair.floor_zero,
+        )
+
+    def _scales_read(self, plan: Plan) -> dict[Node, Array]:
+        """The scale of each weighted operator's data; taken before the graph changes under the plan."""
+        everybody = {p.value: self._params[id(p)] for p in plan.pairs if p.readers is None}
+        special = {(n, i): self._params[id(p)] for p in plan.pairs for n, i in p.readers or ()}
+        return {h.node: (everybody.get(h.x) or special[h.node, 0]).scale for h in plan.heavy}
+
+    def pair(self, pair: Pair) -> None:
+        """Put Q and DQ on a value, and let its readers, or all of them, read the DQ."""
+        value, params = pair.value, self._params[id(pair)]
+        readers = value.uses() if pair.readers is None else pair.readers
+        anchor = value.producer or min((n for n, _ in readers), key=lambda n: self.edit.ranks.of(n._raw))
+        with self.edit.rewrite("quant.activation", at=anchor) as rw:
+            key = (pair.like, pair.dtype)
+            if key not in self._constants:
+                stem = pair.like.name
+                scale = rw.constant(params.scale, like=f"{stem}_scale")
+                self._constants[key] = scale, rw.constant(params.zero_point, like=f"{stem}_zero_point")
+            scale, zero = self._constants[key]
+            (q,) = rw.node("QuantizeLinear", [value, scale, zero])
+            (dq,) = rw.node("DequantizeLinear", [q, scale, zero])
+            if value.is_output and pair.readers is None:
+                rw.replace(value, dq)
+            else:
+                for node, index in readers:
+                    rw.set_input(node, index, dq)
+        self._note("activation", pair.like.name, params.dtype, params.scale, pair.reason)
+
+    def weight(self, group: list[Heavy]) -> None:
+        """Store a weight as integers, for all operators that share it, and their biases in its units."""
+        first = group[0]
+        weight, axis = first.weight, first.axis
+        assert weight is not None
+        scale = weight_scale(first.peaks, bits=self.bits)
+        for h in group:
+            if h.bias is not None:
+                needed = bias_limit_scale(h.bias.values, float(self._x_scale[h.node]), scale.shape)
+                scale = np.asarray(np.maximum(scale, needed))
+        name = weight.name
+        array = weight.array()
+        assert array is not None, "a constant has content"
+        zeros = np.zeros(scale.shape, np.int8)
+        integers = quantize(array, QuantParams(scale, zeros), axis)
+        with self.edit.rewrite("quant.weight", at=first.node, sources=[h.node for h in group]) as rw:
+            stored = rw.constant(integers, like=f"{name}_int8")
+            scales = rw.constant(scale, like=f"{name}_scale")
+            zero = rw.constant(
+                zeros, like=f"{name}_zero_point"
+            )  # optional in ONNX, but QGemm is not chosen without
+            dq = self._dequantized(rw, [stored, scales, zero], axis, weight)
+            for h in group:
+                rw.set_input(h.node, 1, dq)
+        self._drop(weight)
+        self._note("weight", name, "int8", scale, f"weight of {first.node.op}")
+        for h in group:
+            if h.bias is not None:
+                self._bias(h, scale)
+
+    def _bias(self, heavy: Heavy, w_scale: Array) -> None:
+        bias = heavy.bias
+        assert bias is not None
+        name = bias.value.name
+        integers, scale = quantize_bias(bias.values, self._x_scale[heavy.node], w_scale)
+        with self.edit.rewrite("quant.bias", at=bias.reader) as rw:
+            stored = rw.constant(integers, like=f"{name}_int32")
+            scales = rw.constant(scale, like=f"{name}_scale")
+            dq = self._dequantized(rw, [stored, scales], 0 if scale.ndim else None, bias.value)
+            rw.set_input(bias.reader, bias.index, dq)
+        self._drop(bias.value)
+        self._note("bias", name, "int32", scale, f"bias of {heavy.node.op}, in units of x_scale × w_scale")
+
+    def _dequantized(self, rw: Rewrite, inputs: list[Value], axis: int | None, like: Value) -> Value:
+        domain = "" if axis is None else self.domain
+        (dq,) = rw.node("DequantizeLinear", inputs, {"axis": axis}, domain=domain, assume=like)
+        return dq
+
+    def _drop(self, value: Value) -> None:
+        if value.is_initializer and not value.use_count and not value.is_input:
+            self.edit.drop_initializer(value)
+
+    def _note(self, kind: str, name: str, dtype: str, scale: Array, reason: str) -> None:
+        self.placed.append(Placed(kind, name, dtype, float(np.max(scale)), int(scale.size), reason))

@@ -1,0 +1,296 @@
+"""Where Q and DQ stand: a plan made from the target's table, each entry with its reason. Nothing is changed
+here.
+
+A value is *integer* when every reader gets it through one Q/DQ pair, so that its producer can write integers.
+Such are the outputs of Conv, then of whatever runs on integers behind them and is *wanted* by a weighted
+operator. Other values get a pair only in front of the operators that want it; everybody else reads them as
+they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from graphopt.quant.operands import Heavy, analyse, redundant_activation, sole_reader
+
+if TYPE_CHECKING:
+    from graphopt.ir.model import Model
+    from graphopt.ir.value import Node, Value
+    from graphopt.targets.table import QuantTable, Weighted
+
+__all__ = ["Declined", "Pair", "Plan", "Selection", "plan"]
+
+
+_COARSE = (
+    "opset {} has one scale per weight only: accuracy is better from opset {} on, convert the model to it"
+)
+_INSIDE = "it stands in a body or function, where activations are not calibrated"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the user wants quantized: operator types (none: all), and names of nodes to skip, as shell
+    patterns.
+
+    `ends`: whether the first and the last weighted operator are quantized, too.
+    """
+
+    ops: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    ends: bool = True
+
+
+@dataclass
+class Pair:
+    """One QuantizeLinear → DequantizeLinear on `value`, for `readers` (None: for all, a graph output
+    included).
+
+    The scale follows from the statistics of `like`. `floor_zero`, `ceiling`: the range ends at 0, and there.
+    """
+
+    value: Value
+    readers: list[tuple[Node, int]] | None
+    like: Value
+    dtype: str
+    reason: str
+    floor_zero: bool = False
+    ceiling: float | None = None
+
+
+@dataclass(frozen=True)
+class Declined:
+    """An operator that stays float, and why."""
+
+    node: Node
+    reason: str
+
+
+@dataclass
+class Plan:
+    """Pairs for activations and weighted operators with their constants, in the order of the graph.
+
+    `dequantizer`: the domain of the DequantizeLinear behind weights and biases. `notes`: for the user.
+    """
+
+    table: QuantTable
+    dequantizer: str = ""
+    notes: list[str] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    heavy: list[Heavy] = field(default_factory=list)
+    declined: list[Declined] = field(default_factory=list)
+
+    @property
+    def calibrated(self) -> list[Value]:
+        """The values whose ranges are needed, each once."""
+        return list(dict.fromkeys(pair.like for pair in self.pairs))
+
+
+def plan(
+    model: Model, table: QuantTable, selection: Selection | None = None, *, per_channel: bool = True
+) -> Plan:
+    """Decide what runs on integers. Linear in the size of the model; reads each weight once.
+
+    Without `per_channel`, and where neither opset nor target has it, a weight gets one scale.
+    """
+    opset = model.opset()
+    result = Plan(table)
+    old = opset < table.opset
+    per_channel = per_channel and table.per_channel
+    if per_channel and not old and opset < table.opset_per_channel:
+        per_channel, result.dequantizer = table.per_channel_domain != "", table.per_channel_domain
+        if not per_channel:
+            result.notes.append(_COARSE.format(opset, table.opset_per_channel))
+    chosen = _chosen(model, table, selection or Selection())
+    for node, reason in chosen:
+        if reason is None and old:
+            reason = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
+        found = reason or analyse(node, table.weighted[node.op], table, per_channel=per_channel)
+        if isinstance(found, str):
+            result.declined.append(Declined(node, found))
+        else:
+            result.heavy.append(found)
+    if result.heavy:
+        _Flow(model, result).run()
+    return result
+
+
+def _chosen(model: Model, table: QuantTable, selection: Selection) -> list[tuple[Node, str | None]]:
+    """All operators that could be quantized, or would be elsewhere, with the reason why they shall not be, if
+    any.
+    """
+    found = list(_candidates(model, table))
+    inside = [node for node, reason in found if reason is None]
+    ends = {inside[0], inside[-1]} if inside and not selection.ends else set()
+    return [(node, reason or _deselected(node, selection, ends)) for node, reason in found]
+
+
+def _candidates(model: Model, table: QuantTable) -> Iterator[tuple[Node, str | None]]:
+    for graph in model.graphs():
+        for node in graph.nodes:
+            if not node.is_standard:
+                continue
+            if node.op in table.float:
+                yield node, table.float[node.op]
+            elif node.op in table.weighted:
+                yield node, None if graph.is_main else _INSIDE
+
+
+def _deselected(node: Node, selection: Selection, ends: set[Node]) -> str | None:
+    if selection.ops and node.op not in selection.ops:
+        return f"{node.op} is not among the operators asked for"
+    if any(fnmatchcase(node.name, pattern) for pattern in selection.skip):
+        return "its name was to be skipped"
+    return "the first and the last layer were to stay float" if node in ends else None
+
+
+@dataclass(frozen=True)
+class _Root:
+    """Where an integer value got its scale: data movement hands it on."""
+
+    like: Value
+    floor_zero: bool = False
+    ceiling: float | None = None
+
+
+class _Flow:
+    """Follows the data through the main graph: backward for what is wanted, forward for what is integer."""
+
+    def __init__(self, model: Model, result: Plan) -> None:
+        self.table = result.table
+        self.result = result
+        self.nodes = list(model.main.nodes)
+        self.heavy = {h.node: h for h in result.heavy}
+        self.wanted: set[Value] = set()
+        self.integer: dict[Value, _Root] = {}
+        self.local: dict[tuple[Value, str], Pair] = {}
+
+    def run(self) -> None:
+        self._backward()
+        for node in self.nodes:
+            heavy = self.heavy.get(node)
+            if heavy is not None:
+                self._weighted(heavy)
+            elif self._moves(node):
+                self._movement(node)
+            elif self._elementwise(node):
+                self._on_integers(node)
+
+    def _backward(self) -> None:
+        for node in reversed(self.nodes):
+            heavy = self.heavy.get(node)
+            if heavy is not None:
+                self.wanted.update(v for v in (heavy.x, heavy.other) if v is not None)
+            elif self._moves(node):
+                if any(o in self.wanted for o in node.outputs) and node.inputs[0] is not None:
+                    self.wanted.add(node.inputs[0])
+            elif self._elementwise(node) and self._result(node)[0] in self.wanted:
+                self.wanted.update(v for v in node.inputs if v is not None)
+
+    def _moves(self, node: Node) -> bool:
+        attrs = self.table.data_movement.get(node.op)
+        if attrs is None or not node.is_standard:
+            return False
+        return all(_text(node.attr(name)) == value for name, value in attrs.items())
+
+    def _elementwise(self, node: Node) -> bool:
+        return node.op in self.table.elementwise and node.is_standard
+
+    def _carrier(self, value: Value) -> tuple[Value, _Root]:
+        """Where a Q belongs that shall make `value` integer: behind the activation that it makes redundant,
+        or on it.
+        """
+        reader = sole_reader(value)
+        if reader is not None and not self.table.symmetric:
+            redundant, ceiling = redundant_activation(reader)
+            if redundant:
+                behind = reader.outputs[0]
+                return behind, _Root(behind, True, ceiling)
+        return value, _Root(value)
+
+    def _result(self, node: Node) -> tuple[Value, _Root]:
+        """Where the Q of an elementwise operator stands."""
+        output = node.outputs[0]
+        through = self.table.elementwise[node.op].output == "through-redundant-activation"
+        return self._carrier(output) if through else (output, _Root(output))
+
+    def _weighted(self, heavy: Heavy) -> None:
+        node = heavy.node
+        self._read(heavy.x, node, 0, f"input of {node.op}")
+        if heavy.other is not None:
+            self._read(heavy.other, node, 1, f"second operand of {node.op}", heavy.rule.pair_dtype)
+        rule = heavy.rule
+        if rule.output == "always":
+            self._write(heavy.output, _Root(heavy.output), f"output of {node.op}")
+        elif rule.output == "through-redundant-activation":
+            self._write(*self._carrier(heavy.output), f"output of {node.op}")
+        elif self._falls_back(heavy, rule):
+            value, root = self._carrier(heavy.output)
+            self._write(value, root, f"output of {node.op}, which would fall back to float without")
+
+    def _falls_back(self, heavy: Heavy, rule: Weighted) -> bool:
+        """Whether the runtime fuses what follows into a float kernel unless the output is quantized."""
+        reader = sole_reader(heavy.output)
+        if reader is None or not rule.output_before or reader.domain != "":
+            return False
+        flat = heavy.node.op == "Gemm" or heavy.x.rank in (2, None)
+        if reader.op in rule.output_before:
+            return flat or heavy.bias is None
+        if reader.op != "Add" or not rule.bias_add or heavy.bias is not None:
+            return False
+        others = [v for v in reader.inputs if v is not None and v != heavy.output]
+        number = all(v.is_const and v.shape in ((), (1,)) for v in others)
+        return not number and (flat or all(v.rank in (1, None) for v in others))
+
+    def _movement(self, node: Node) -> None:
+        source = node.inputs[0]
+        root = None if source is None else self.integer.get(source)
+        if root is None:
+            return
+        for output in node.outputs:
+            if output in self.wanted:
+                self._write(output, root, f"{node.op} moves integers: the scale of {root.like.name!r} stays")
+
+    def _on_integers(self, node: Node) -> None:
+        value, root = self._result(node)
+        inputs = [(v, i) for i, v in enumerate(node.inputs) if v is not None]
+        outside = [(v, i) for v, i in inputs if v not in self.integer]
+        if value not in self.wanted or len(outside) == len(inputs):
+            return
+        if any(v.is_const or not _is_small(v, node.outputs[0]) for v, _ in outside):
+            return
+        for v, i in outside:
+            self._read(v, node, i, f"small input of {node.op}")
+        self._write(value, root, f"output of {node.op}, whose inputs are integers")
+
+    def _read(self, value: Value, node: Node, index: int, reason: str, dtype: str | None = None) -> None:
+        """Let one input of a node come through a pair, unless everybody reads the value that way."""
+        if value in self.integer:
+            return
+        kind = dtype or self.table.activation
+        pair = self.local.get((value, kind))
+        if pair is None:
+            pair = self.local[value, kind] = Pair(value, [], value, kind, reason)
+            self.result.pairs.append(pair)
+        assert pair.readers is not None
+        pair.readers.append((node, index))
+
+    def _write(self, value: Value, root: _Root, reason: str) -> None:
+        """Let everybody read `value` through one pair."""
+        if value in self.integer:
+            return
+        self.integer[value] = root
+        pair = Pair(value, None, root.like, self.table.activation, reason, root.floor_zero, root.ceiling)
+        self.result.pairs.append(pair)
+
+
+def _text(value: object) -> object:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _is_small(value: Value, output: Value) -> bool:
+    """Whether `value` broadcasts over the last two axes, which is where the data of an image is."""
+    shape: Sequence[object] | None = value.shape
+    return shape is not None and len(shape) >= 3 and len(shape) == output.rank and tuple(shape[-2:]) == (1, 1)

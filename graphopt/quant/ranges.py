@@ -1,0 +1,170 @@
+"""From statistics to scales: ranges of activations, and the scale and zero point of every quantized tensor.
+
+All formulas are those of affine quantization, real = scale × (integer − zero_point), as in Jacob et al.,
+"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
+(arXiv:1712.05877), section 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import UsageError, nearest
+from graphopt.quant.statistics import TensorStatistics
+
+__all__ = [
+    "METHODS",
+    "QuantParams",
+    "Range",
+    "activation_params",
+    "bias_limit_scale",
+    "check_method",
+    "quantize",
+    "quantize_bias",
+    "range_of",
+    "weight_peaks",
+    "weight_scale",
+]
+
+METHODS = ("minmax", "percentile")
+BIAS_LIMIT = 2**30  # the accumulator is 32 bits wide, and half of it belongs to the products
+_MIN_SCALE = 2.0**-60  # so that a product of two scales is still a normal float32
+_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Range:
+    """The real values that an activation takes, as far as the integers shall reach."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class QuantParams:
+    """A scale (float32) and a zero point (of the quantized type), both scalars or both of shape [channels]."""
+
+    scale: Array
+    zero_point: Array
+
+    @property
+    def dtype(self) -> str:
+        return str(self.zero_point.dtype)
+
+
+def check_method(method: str, percentile: float) -> None:
+    """Raises `UsageError` for an unknown method and a percentile outside of (50, 100]."""
+    if method not in METHODS:
+        raise UsageError(f"unknown calibration method {method!r}", hint=nearest(method, METHODS))
+    if not 50.0 < percentile <= 100.0:
+        raise UsageError(
+            f"percentile is {percentile:g}", hint="give a value above 50 and up to 100, such as 99.99"
+        )
+
+
+def range_of(statistics: TensorStatistics, method: str = "minmax", percentile: float = 99.99) -> Range:
+    """The range of an activation by `method`: its extremes, or the middle `percentile` % of its elements.
+
+    Raises what `check_method` raises.
+    """
+    check_method(method, percentile)
+    if not statistics.count:
+        return Range(0.0, 0.0)
+    if method == "minmax":
+        return Range(statistics.minimum, statistics.maximum)
+    tail = (100.0 - percentile) / 200.0
+    return Range(statistics.quantile(tail), statistics.quantile(1.0 - tail))
+
+
+def activation_params(
+    real: Range,
+    dtype: str = "uint8",
+    *,
+    symmetric: bool = False,
+    ceiling: float | None = None,
+    floor_zero: bool = False,
+) -> QuantParams:
+    """The scale and zero point of an activation, per tensor; zero is always exact.
+
+    `floor_zero`: nothing below zero shall be representable, as behind a Relu. `ceiling`: nothing above it
+    either, as behind a Clip. A tensor that is zero throughout gets scale 1.
+    """
+    low, high = min(real.low, 0.0), max(real.high, 0.0)
+    if floor_zero:
+        low = 0.0
+    if ceiling is not None:
+        high = min(high, ceiling)
+    smallest, largest = _LIMITS[dtype]
+    if symmetric:
+        scale = max(-low, high) / largest
+        zero_point = 0
+    else:
+        scale = (high - low) / (largest - smallest)
+    single = np.float32(max(scale, _MIN_SCALE) if scale > 0.0 else 1.0)
+    if ceiling is not None and ceiling > 0.0:
+        while float(single * np.float32(largest - smallest)) > ceiling:
+            single = np.nextafter(single, np.float32(0.0))
+    if not symmetric:
+        zero_point = smallest + int(min(max(round(-low / float(single)), 0), largest - smallest))
+    return QuantParams(np.array(single, np.float32), np.array(zero_point, dtype))
+
+
+def weight_peaks(weight: Array, axis: int | None) -> Array:
+    """The largest magnitude of a weight: per channel of `axis` (shape [channels]), or of all of it if None
+    (shape []).
+    """
+    magnitude = np.abs(weight)
+    if axis is None:
+        return np.asarray(magnitude.max(initial=0.0))
+    others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
+    peaks: Array = magnitude.max(axis=others, initial=0.0)
+    return peaks
+
+
+def weight_scale(peaks: Array, *, bits: int = 8) -> Array:
+    """Symmetric scales (float32, of the shape of `peaks`) with which a peak becomes 2^(bits-1)-1.
+
+    A channel of zeros gets the typical scale of the others: its weights are zero with any scale, but its bias
+    is stored in multiples of it.
+    """
+    scale = peaks.astype(np.float64) / (2 ** (bits - 1) - 1)
+    used = scale[scale > 0.0]
+    typical = float(np.median(used)) if used.size else 1.0
+    scale = np.where(scale > 0.0, scale, typical)
+    return np.asarray(np.maximum(scale, _MIN_SCALE), np.float32)
+
+
+def bias_limit_scale(bias: Array, x_scale: float, shape: tuple[int, ...]) -> Array:
+    """The smallest weight scale with which `bias` (shape [channels]), in units of x_scale × w_scale, fits its
+    32 bits.
+
+    Of `shape`: [channels], or [] for one scale that fits all.
+    """
+    needed = np.abs(bias.astype(np.float64)) / (x_scale * BIAS_LIMIT)
+    return np.asarray(needed if shape else needed.max(initial=0.0)).astype(np.float32)
+
+
+def quantize(array: Array, params: QuantParams, axis: int | None = None) -> Array:
+    """QuantizeLinear: round half to even, then saturate to the type of the zero point."""
+    scale, zero_point = params.scale, params.zero_point
+    if axis is not None:
+        view = [1] * array.ndim
+        view[axis] = -1
+        scale, zero_point = scale.reshape(view), zero_point.reshape(view)
+    smallest, largest = _LIMITS[params.dtype]
+    scaled = np.rint(array / scale) + zero_point.astype(np.float32)
+    return np.clip(scaled, smallest, largest).astype(params.dtype)
+
+
+def quantize_bias(bias: Array, x_scale: Array, w_scale: Array) -> tuple[Array, Array]:
+    """A bias of shape [channels] as int32, with its scale x_scale × w_scale in float32.
+
+    Runtimes compare the scale with the float32 product of the other two, so it is computed in just that way.
+    """
+    scale = np.asarray(np.float32(x_scale) * w_scale.astype(np.float32), np.float32)
+    return np.rint(bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int32), scale

@@ -1,0 +1,120 @@
+"""Static int8 from end to end: plan, calibrate, range, insert."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphopt.quant.calibrate import Calibration, calibrate
+from graphopt.quant.insert import Placed, insert
+from graphopt.quant.place import Plan, Selection, plan
+from graphopt.quant.ranges import check_method, range_of
+from graphopt.targets.cpu import multiplies_bytes_exactly
+from graphopt.verify.feeds import synthesize
+
+if TYPE_CHECKING:
+    from graphopt.ir.edit import Editor
+    from graphopt.ir.model import Model
+    from graphopt.targets.table import QuantTable
+    from graphopt.targets.target import Target
+
+__all__ = ["Quantized", "StaticOptions", "quantize_static"]
+
+SYNTHETIC_KEY = "graphopt.calibration"
+SYNTHETIC_BATCHES = 8
+
+Progress = Callable[[str, int, "int | None"], None]
+Feeds = Mapping[str, "np.ndarray[Any, Any]"]
+
+
+@dataclass(frozen=True)
+class StaticOptions:
+    """How to quantize. `method` and `percentile` as in `range_of`; `reduce_range`: 7-bit weights, None asks
+    the target.
+    """
+
+    method: str = "minmax"
+    percentile: float = 99.99
+    per_channel: bool = True
+    reduce_range: bool | None = None
+    selection: Selection = field(default_factory=Selection)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was done: what was placed, what was declined (node, operator, reason), from which calibration,
+    with how many bits.
+    """
+
+    placed: Sequence[Placed]
+    declined: Sequence[tuple[str, str, str]]
+    operators: int
+    calibration: Calibration | None
+    weight_bits: int
+    notes: Sequence[str] = ()
+
+    @property
+    def synthetic(self) -> bool:
+        return self.calibration is not None and self.calibration.synthetic
+
+
+def quantize_static(
+    model: Model,
+    edit: Editor,
+    target: Target,
+    options: StaticOptions,
+    data: Iterable[Feeds] | None,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Quantized:
+    """Quantize `model` in place for `target`, with `data` (dicts of input name to array) or, without,
+    invented inputs.
+
+    A model with invented ranges says so in its metadata (`graphopt.calibration` = `synthetic`). Raises
+    `TargetError` if the target has no placement, `UsageError` for options, `DataError` for no data.
+    """
+    table = target.require_quant()
+    check_method(options.method, options.percentile)
+    placement = plan(model, table, options.selection, per_channel=options.per_channel)
+    bits = 7 if _seven_bits(table, options.reduce_range) else 8
+    if not placement.heavy:
+        return Quantized((), _declined(placement), 0, None, bits)
+    names = [v.name for v in placement.calibrated]
+    batches = _invented(model, seed) if data is None else data
+    calibration = calibrate(
+        model, names, batches, synthetic=data is None, progress=_teller(progress, "calibration")
+    )
+    statistics = calibration.statistics
+    method, percentile = options.method, options.percentile
+    ranges = {v: range_of(statistics[v.name], method, percentile) for v in placement.calibrated}
+    declined = _declined(placement)
+    placed = insert(placement, ranges, edit, bits=bits, progress=_teller(progress, "quantization"))
+    model.metadata.pop(SYNTHETIC_KEY, None)
+    if calibration.synthetic:
+        model.metadata[SYNTHETIC_KEY] = "synthetic"
+    return Quantized(placed, declined, len(placement.heavy), calibration, bits, tuple(placement.notes))
+
+
+def _teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:
+    return (lambda *_: None) if progress is None else functools.partial(progress, what)
+
+
+def _seven_bits(table: QuantTable, wanted: bool | None) -> bool:
+    for choice in (wanted, table.reduce_range):
+        if choice is not None:
+            return choice
+    return table.reduce_range_without_vnni and not multiplies_bytes_exactly()
+
+
+def _declined(placement: Plan) -> list[tuple[str, str, str]]:
+    return [(d.node.name, d.node.op, d.reason) for d in placement.declined]
+
+
+def _invented(model: Model, seed: int) -> Iterable[Feeds]:
+    return (synthesize(model.ir, model.facts, seed=s) for s in itertools.islice(itertools.count(seed), SYNTHETIC_BATCHES))

@@ -1,0 +1,88 @@
+"""What a run did and what it is worth, as data: the source of the table and of the JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Measures:
+    """A model in numbers. `macs` and `peak_bytes` are None where shapes are not known well enough to tell.
+
+    `file_bytes`: size as a file, external data included. `macs`: multiply-accumulates of one run.
+    `peak_bytes`: the most bytes of activations alive at once, in the model's own order of nodes.
+    `assumed`: what those two take for granted, such as `batch = 1`.
+    """
+
+    nodes: int
+    parameters: int
+    weight_bytes: int
+    file_bytes: int | None = None
+    macs: int | None = None
+    peak_bytes: int | None = None
+    operators: Counter[str] = field(default_factory=Counter)
+    opset: int = 0
+    assumed: list[str] = field(default_factory=list)
+
+
+@dataclass
+class PassSummary:
+    """What one pass did. `asked`: not added as a prerequisite. By rule: how often it was `tried` on a node
+    and `fired`, and how often it `declined` a match for which reason.
+    """
+
+    name: str
+    spelling: str
+    asked: bool
+    rewrites: int
+    nodes_before: int
+    nodes_after: int
+    seconds: float
+    fired: Counter[str] = field(default_factory=Counter)
+    tried: Counter[str] = field(default_factory=Counter)
+    declined: dict[str, Counter[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Latency:
+    """Median milliseconds of one run, and the interval that holds the middle half of all runs."""
+
+    median: float
+    low: float
+    high: float
+    runs: int
+
+
+@dataclass
+class Report:
+    """Everything that the table shows and more. `seconds` is wall time by phase.
+
+    `verification` is None if it was switched off. `metric_*`: what `evaluate` returned for the
+    original and for the result. `calibration`: None, "data" or "synthetic". `coverage`: heavy
+    operators that run in integers and in floats on the target, where that was read off its compiled graph.
+    """
+
+    source: str
+    target: str
+    before: Measures
+    after: Measures
+    passes: list[PassSummary] = field(default_factory=list)
+    verification: Any = None
+    metric_before: float | None = None
+    metric_after: float | None = None
+    latency_before: Latency | None = None
+    latency_after: Latency | None = None
+    calibration: str | None = None
+    coverage: Any = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    output: str | None = None
+    stopped_after: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rewrites(self) -> int:
+        return sum(p.rewrites for p in self.passes)

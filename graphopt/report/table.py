@@ -1,0 +1,259 @@
+"""The report as tables for a terminal: before and after, what each pass did, quantization, remarks.
+
+Text only: what carries meaning is said in words and not by colour, so that a pipe loses nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from graphopt.report import units
+from graphopt.report.report import Latency, PassSummary, Report
+
+if TYPE_CHECKING:
+    from graphopt.quant.coverage import Coverage
+    from graphopt.verify.validate import Verification
+
+_RULES_SHOWN = 3
+_REASONS_SHOWN = 2
+_LEFT_SHOWN = 5
+_RUNNERS = {"onnxruntime": "ONNX Runtime", "reference": "onnx's reference evaluator"}
+
+
+def render(report: Report, *, stats: bool = False) -> RenderableType:
+    """All of the report; with `stats`, every rule with how often it was tried, fired and declined, and why."""
+    parts: list[RenderableType] = [_title(report), _comparison(report), Text()]
+    parts.append(_passes(report.passes))
+    if stats:
+        parts += [Text(), _rules(report.passes)]
+    parts += [Text(), _facts(report)]
+    return Group(*parts)
+
+
+def _title(report: Report) -> Text:
+    text = Text(report.source, style="bold", overflow="fold")
+    if report.output is not None:
+        text.append(" → ", style="dim").append(report.output)
+    text.append(f"   for {report.target}", style="not bold dim")
+    return text
+
+
+def table(*columns: str, right: tuple[str, ...] = (), fold: str | None = None) -> Table:
+    """An empty table in the house style; `right` names columns of numbers, `fold` the one that may wrap."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for name in columns:
+        made.add_column(
+            name,
+            justify="right" if name in right else "left",
+            no_wrap=name != fold,
+            overflow="fold",
+            ratio=None,
+        )
+    return made
+
+
+def _comparison(report: Report) -> Table:
+    made = table("", "before", "after", "difference", "", right=("before", "after", "difference"))
+    for row in _rows(report):
+        made.add_row(*row)
+    return made
+
+
+def _rows(report: Report) -> Iterator[tuple[str, str, str, str, str]]:
+    before, after = report.before, report.after
+    yield _row("nodes", before.nodes, after.nodes, "fewer", "more")
+    yield _row("parameters", before.parameters, after.parameters, "fewer", "more")
+    if before.file_bytes is not None and after.file_bytes is not None:
+        yield _row("file size", before.file_bytes, after.file_bytes, "smaller", "larger", units.size)
+    else:
+        yield _row("weights", before.weight_bytes, after.weight_bytes, "smaller", "larger", units.size)
+    yield _row("MACs", before.macs, after.macs, "fewer", "more")
+    yield _row("planned memory", before.peak_bytes, after.peak_bytes, "smaller", "larger", units.size)
+    if report.latency_before is not None and report.latency_after is not None:
+        yield from _latency(report.latency_before, report.latency_after)
+    if report.metric_before is not None and report.metric_after is not None:
+        yield _metric(report.metric_before, report.metric_after)
+
+
+def _row(
+    name: str, before: int | None, after: int | None, less: str, more: str, text: Any = units.count
+) -> tuple[str, str, str, str, str]:
+    if before is None or after is None:
+        return name, text(before), text(after), "", ""
+    difference = units.signed(text(after - before)) if before != after else ""
+    return name, text(before), text(after), difference, units.ratio(before, after, less, more)
+
+
+def _latency(before: Latency, after: Latency) -> Iterator[tuple[str, str, str, str, str]]:
+    """Medians, and under them the intervals that hold the middle half of the runs."""
+    apart = not overlaps(before, after)
+    yield (
+        "latency",
+        units.milliseconds(before.median),
+        units.milliseconds(after.median),
+        units.signed(units.milliseconds(after.median - before.median)) if apart else "",
+        units.ratio(before.median, after.median, "faster", "slower") if apart else "no measurable change",
+    )
+    yield "  middle half", _interval(before), _interval(after), "", f"{after.runs} runs each"
+
+
+def overlaps(before: Latency, after: Latency) -> bool:
+    """Whether the intervals meet, so that the medians prove nothing."""
+    return before.low <= after.high and after.low <= before.high
+
+
+def _interval(latency: Latency) -> str:
+    return f"{units.three(latency.low)} … {units.three(latency.high)} ms"
+
+
+def _metric(before: float, after: float) -> tuple[str, str, str, str, str]:
+    difference = units.signed(f"{after - before:.4g}") if before != after else ""
+    relative = ""
+    if before and before != after:
+        relative = f"{abs(after - before) / abs(before) * 100:.2g} % {'lower' if after < before else 'higher'}"
+    return "metric", f"{before:.6g}", f"{after:.6g}", difference, relative or "same"
+
+
+def _passes(passes: list[PassSummary]) -> Table:
+    made = table("pass", "rewrites", "nodes", "time", "what it did", right=("rewrites", "nodes", "time"), fold="what it did")
+    for item in passes:
+        nodes = str(item.nodes_after)
+        if item.nodes_before != item.nodes_after:
+            nodes = f"{item.nodes_before} → {item.nodes_after}"
+        name = Text(item.name)
+        if not item.asked:
+            name.append(" +", style="dim")
+        made.add_row(name, str(item.rewrites), nodes, units.duration(item.seconds), _deeds(item))
+    if any(not item.asked for item in passes):
+        made.caption = "+ added because a pass after it needs it"
+        made.caption_justify = "left"
+    return made
+
+
+def _deeds(item: PassSummary) -> Text:
+    """The rules that fired most and the commonest reasons to decline, each on lines of their own."""
+    lines = Text()
+    fired = item.fired.most_common()
+    shown = [f"{_short(name, item)} ×{n}" for name, n in fired[:_RULES_SHOWN]]
+    if len(fired) > _RULES_SHOWN:
+        shown.append(f"and {len(fired) - _RULES_SHOWN} more")
+    lines.append(", ".join(shown) or "nothing to do")
+    reasons = sorted(
+        ((n, _short(rule, item), reason) for rule, counts in item.declined.items() for reason, n in counts.items()),
+        key=lambda found: (-found[0], found[1:]),
+    )
+    for n, rule, reason in reasons[:_REASONS_SHOWN]:
+        lines.append(f"\nnot {rule} ×{n}: {reason}", style="dim")
+    if len(reasons) > _REASONS_SHOWN:
+        lines.append(f"\n… more with --stats", style="dim")
+    return lines
+
+
+def _short(rule: str, item: PassSummary) -> str:
+    return rule.removeprefix(f"{item.name}.")
+
+
+def _rules(passes: list[PassSummary]) -> Table:
+    made = table("rule", "tried", "fired", "declined", "because", right=("tried", "fired", "declined"), fold="because")
+    for item in passes:
+        for name in sorted({*item.tried, *item.fired, *item.declined}):
+            reasons = item.declined.get(name, {})
+            lines = [f"{reason} ×{n}" for reason, n in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))]
+            tried = str(item.tried[name]) if name in item.tried else ""
+            made.add_row(
+                name, tried, str(item.fired[name]), str(sum(reasons.values())), "\n".join(lines)
+            )
+    return made
+
+
+def _facts(report: Report) -> Table:
+    """What no column holds: the verification, the quantization, what the numbers rest on, remarks."""
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    found: Verification | None = report.verification
+    if found is None or found.status == "skipped":
+        reason = found.reason if found is not None else None
+        made.add_row("NOT VERIFIED", reason or "nobody checked that the result computes the same")
+    else:
+        made.add_row("verified", "\n".join(_verification(found)))
+    quantized = list(_quantization(report))
+    if quantized:
+        made.add_row("quantized", Text("\n").join(quantized))
+    if report.stopped_after is not None:
+        made.add_row("stopped", f"after rewrite {report.stopped_after}")
+    if assumed := report.after.assumed or report.before.assumed:
+        made.add_row("assumed", f"{', '.join(assumed)} (for MACs and planned memory)")
+    for note in _notes(report):
+        made.add_row("note", note)
+    made.add_row("took", _times(report.seconds))
+    return made
+
+
+def _verification(found: Verification) -> Iterator[str]:
+    """The output that differs most, how that was found out, and what there is to say against it."""
+    worst = found.worst
+    if worst is None:
+        yield "nothing could be compared"
+    elif all(output.identical for output in found.outputs):
+        yield f"{_many(len(found.outputs), 'output')} equal bit for bit"
+    else:
+        yield (
+            f"{_many(len(found.outputs), 'output')}; worst {worst.name!r}: "
+            f"max abs {worst.max_abs:.2g}, relative {worst.error:.2g}, SNR {_decibels(worst.snr)}"
+        )
+    runner = _RUNNERS.get(found.executor, found.executor)
+    inputs = "made-up input" if found.feeds == "synthetic" else "input of the data"
+    yield f"on {_many(found.samples, inputs)}, in {units.duration(found.seconds)}, by {runner}"
+    if found.left_out:
+        yield f"left out, for they are random: {', '.join(found.left_out)}"
+    if found.reason:
+        yield found.reason
+
+
+def _many(number: int, noun: str) -> str:
+    head, of, tail = noun.partition(" of ")
+    return f"{number} {head}{'s' if number != 1 else ''}{of}{tail}"
+
+
+def _decibels(snr: float) -> str:
+    return f"{snr:.0f} dB" if math.isfinite(snr) else "infinite" if snr > 0 else "none"
+
+
+def _quantization(report: Report) -> Iterator[Text]:
+    if report.calibration == "synthetic":
+        yield Text("SYNTHETIC CALIBRATION: the ranges come from made-up inputs; give real ones with --data",
+                   style="bold yellow")
+    elif report.calibration is not None:
+        yield Text("calibrated on the data that was given")
+    coverage: Coverage | None = report.coverage
+    if coverage is None:
+        return
+    total = coverage.integer + coverage.float
+    floats = {op.op for op in coverage.left}
+    kernels = ", ".join(f"{kernel} ×{n}" for kernel, n in coverage.kernels.items() if kernel not in floats)
+    yield Text(f"{coverage.integer} of {total} operators with weights run on integers" + (f": {kernels}" if kernels else ""))
+    if coverage.left:
+        named = ", ".join(f"{op.name} ({op.op})" for op in coverage.left[:_LEFT_SHOWN])
+        more = len(coverage.left) - _LEFT_SHOWN
+        yield Text(f"in float: {named}" + (f" and {more} more" if more > 0 else ""))
+
+
+def _notes(report: Report) -> Iterator[str]:
+    """Remarks of the passes, then of the run."""
+    for item in report.passes:
+        yield from (f"{item.name}: {note}" for note in item.notes)
+    yield from report.notes
+
+
+def _times(seconds: dict[str, float]) -> str:
+    """The wall time and where it went."""
+    phases = ", ".join(f"{name} {units.duration(took)}" for name, took in seconds.items())
+    return f"{units.duration(sum(seconds.values()))} ({phases})" if phases else ""

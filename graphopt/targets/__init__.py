@@ -1,0 +1,1 @@
+"""What each runtime takes, one data file per target."""

@@ -1,0 +1,136 @@
+"""The Q/DQ placement table of a target: which operators run on integers, and under which conditions.
+
+[quant]                         types, and what holds for all operators
+[quant.weighted.Conv]           operators with a constant weight
+[quant.elementwise.Add]         operators with an integer kernel of their own
+[quant.data_movement]           operators that only move data: one scale before and after
+[quant.float]                   operators that are left alone, with the reason
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from graphopt.errors import UsageError, nearest
+
+__all__ = ["Elementwise", "QuantTable", "Weighted", "check_keys", "read_quant_table"]
+
+Output = Literal["always", "never", "through-redundant-activation"]
+_OUTPUTS = ("always", "never", "through-redundant-activation")
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """How an operator with a constant weight is quantized.
+
+    `axis`: the weight's output-channel axis (negative: from the end), `axis_if` another one when an attribute
+    has a value, such as `{transB = [1, 0]}` for axis 0 where transB is 1. `output`: whether a Q stands on the
+    output: `always` directly; `through-redundant-activation` behind a Relu or Clip that the Q makes
+    redundant, else directly; `never`: not for its own sake. `output_before`: operators that, as the only
+    reader, make the runtime fall back to float unless the output is quantized all the same (behind them if
+    the Q makes them redundant, else directly). `bias_add`: whether a bias may be a separate Add. `pairs`: the
+    second operand may be an activation; its type is `pair_dtype`. `min_k`, `min_n`: weights with fewer rows
+    or columns stay float.
+    """
+
+    axis: int = 0
+    axis_if: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    output: Output = "never"
+    output_before: tuple[str, ...] = ()
+    bias_add: bool = False
+    pairs: bool = False
+    pair_dtype: str = "int8"
+    min_k: int = 1
+    min_n: int = 1
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """How an operator with an integer kernel but no weight is quantized: all inputs and the output, or not at
+    all.
+
+    It is, if its inputs are integer already (small ones, which broadcast, need not be) and something that
+    runs on integers reads the output. `output` as in `Weighted`.
+    """
+
+    output: Output = "through-redundant-activation"
+
+
+@dataclass(frozen=True)
+class QuantTable:
+    """Types and placement rules of one target.
+
+    `activation`, `weight`: `uint8` or `int8`; `symmetric`: activations have zero point 0.
+    `bias`: `int32` (stored as integers of scale x_scale × w_scale) or `float`.
+    `reduce_range_without_vnni`: weights need 7 bits on processors that saturate; `reduce_range`: None asks
+    this machine, else as said.
+    `opset`, `opset_per_channel`: oldest opsets for Q/DQ at all, and for a scale per channel.
+    `per_channel_domain`: the domain whose DequantizeLinear has a scale per channel before that, if any.
+    """
+
+    activation: str = "uint8"
+    symmetric: bool = False
+    weight: str = "int8"
+    per_channel: bool = True
+    bias: Literal["int32", "float"] = "int32"
+    reduce_range_without_vnni: bool = False
+    reduce_range: bool | None = None
+    opset: int = 10
+    opset_per_channel: int = 13
+    per_channel_domain: str = ""
+    weighted: Mapping[str, Weighted] = field(default_factory=dict)
+    elementwise: Mapping[str, Elementwise] = field(default_factory=dict)
+    data_movement: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    float: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
+    """Build the table from TOML. Raises `UsageError` that names the key at fault."""
+    known = {f.name for f in fields(QuantTable)}
+    check_keys(data, known, where)
+    plain = {k: v for k, v in data.items() if k not in ("weighted", "elementwise", "data_movement", "float")}
+    _one_of(plain, "activation", ("uint8", "int8"), where)
+    _one_of(plain, "weight", ("uint8", "int8"), where)
+    _one_of(plain, "bias", ("int32", "float"), where)
+    return QuantTable(
+        **plain,
+        weighted={
+            op: _weighted(row, f"{where}, weighted.{op}") for op, row in data.get("weighted", {}).items()
+        },
+        elementwise={
+            op: _elementwise(row, f"{where}, elementwise.{op}")
+            for op, row in data.get("elementwise", {}).items()
+        },
+        data_movement={op: dict(row) for op, row in data.get("data_movement", {}).items()},
+        float={op: str(reason) for op, reason in data.get("float", {}).items()},
+    )
+
+
+def check_keys(data: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Raises `UsageError` for the first key that is not known, with the nearest one that is."""
+    names = set(known)
+    for key in data:
+        if key not in names:
+            raise UsageError(f"unknown key {key!r}", where=where, hint=nearest(key, names))
+
+
+def _weighted(row: Mapping[str, Any], where: str) -> Weighted:
+    check_keys(row, {f.name for f in fields(Weighted)}, where)
+    _one_of(row, "output", _OUTPUTS, where)
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    if "axis_if" in values:
+        values["axis_if"] = {name: (int(pair[0]), int(pair[1])) for name, pair in row["axis_if"].items()}
+    return Weighted(**values)
+
+
+def _elementwise(row: Mapping[str, Any], where: str) -> Elementwise:
+    check_keys(row, {f.name for f in fields(Elementwise)}, where)
+    _one_of(row, "output", _OUTPUTS, where)
+    return Elementwise(**row)
+
+
+def _one_of(row: Mapping[str, Any], key: str, choices: tuple[str, ...], where: str) -> None:
+    if key in row and row[key] not in choices:
+        raise UsageError(f"{key} is {row[key]!r}", where=where, hint=nearest(str(row[key]), choices))

@@ -1,0 +1,136 @@
+"""Samples from the user: .npz, .npy, a folder of them, or Python objects; checked, and streamed in batches.
+
+Files are read a batch at a time, from inside a .npz too. Nothing in them is executed: pickled objects are
+refused. The first axis is understood from the shapes: see `Split`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import DataError
+from graphopt.runtime.arrays import numpy_dtype
+from graphopt.verify.columns import Column, columns_of_array, columns_of_npy, columns_of_npz
+from graphopt.verify.split import Split, Wanted
+
+__all__ = ["Inputs", "load_data"]
+
+Array = np.ndarray[Any, Any]
+Sample = dict[str, Array]
+Inputs = Mapping[str, tuple[Any, Sequence[Any] | None]]
+"""Each input's dtype (ONNX's or numpy's) and shape: numbers, names or None; None where the rank is open."""
+
+_KINDS = "give a .npz or .npy file, a folder of them, or from Python a list of dicts of arrays"
+
+
+def load_data(spec: object, inputs: Inputs, *, batch: int = 32) -> Iterable[Sample]:
+    """The samples in `spec`: dicts with an array for each input, to iterate over as often as you like.
+
+    `spec`: a path (.npz with an array for each input, .npy for a model of one input, or a folder of such
+    files), a dict of arrays, an array, an iterable of dicts, or a function that returns one. Where the model's
+    first dimension is dynamic, rows come `batch` at a time. Arrays that no input asks for (labels, say) are
+    left alone.
+
+    Raises DataError here for what can be seen at once (missing names, dtypes, shapes) and while iterating for
+    the rest (NaN and infinities, and all of that for iterables).
+    """
+    if not inputs:
+        raise DataError("the model has no inputs to give data to")
+    wanted = {name: (_numpy_dtype(dtype), _plain(shape)) for name, (dtype, shape) in inputs.items()}
+    if isinstance(spec, str | Path):
+        return _from_path(Path(spec), wanted, batch)
+    if isinstance(spec, np.ndarray):
+        return _Checked([_lone_array(spec, wanted, batch)])
+    if isinstance(spec, Mapping):
+        columns = [column for name in spec for column in columns_of_array(str(name), np.asarray(spec[name]))]
+        return _Checked([Split(columns, wanted, batch, "data")])
+    if callable(spec):
+        return _Stream(spec, wanted, batch)
+    if isinstance(spec, Iterator):
+        hint = "give a list, or a function that returns a fresh iterator"
+        raise DataError("the data is an iterator, which can be read only once", hint=hint)
+    if isinstance(spec, Iterable):
+        return _Stream(lambda: spec, wanted, batch)
+    raise DataError(f"data cannot be read from {type(spec).__name__}", hint=_KINDS)
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    return numpy_dtype(int(dtype)) if isinstance(dtype, int) else np.dtype(dtype)
+
+
+def _plain(shape: Sequence[Any] | None) -> tuple[int | str | None, ...] | None:
+    if shape is None:
+        return None
+    return tuple(dim if dim is None or isinstance(dim, int) else str(dim) for dim in shape)
+
+
+class _Checked:
+    """Samples of sources whose names, dtypes and shapes are already known to fit."""
+
+    def __init__(self, parts: list[Split]) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[Sample]:
+        for part in self._parts:
+            yield from part
+
+
+class _Stream:
+    """Samples from Python: each item a dict of arrays that fit the inputs as they are."""
+
+    def __init__(self, source: Callable[..., Any], inputs: Wanted, batch: int) -> None:
+        self._source = source
+        self._inputs = inputs
+        self._batch = batch
+
+    def __iter__(self) -> Iterator[Sample]:
+        count = 0
+        for item in self._source():
+            where = f"sample {count}"
+            if isinstance(item, Mapping):
+                columns = [c for name in item for c in columns_of_array(str(name), np.asarray(item[name]))]
+                yield from Split(columns, self._inputs, self._batch, where)
+            elif isinstance(item, np.ndarray):
+                yield from _lone_array(item, self._inputs, self._batch, where)
+            else:
+                raise DataError(f"is {type(item).__name__}, not a dict of arrays", where=where, hint=_KINDS)
+            count += 1
+        if count == 0:
+            raise DataError("the data has no samples")
+
+
+def _from_path(path: Path, inputs: Wanted, batch: int) -> Iterable[Sample]:
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".npz", ".npy"))
+        if not files:
+            raise DataError("no .npz or .npy file is in this folder", where=str(path), hint=_KINDS)
+        return _Checked([_from_file(file, inputs, batch) for file in files])
+    if not path.exists():
+        raise DataError("no such file", where=str(path), hint=_KINDS)
+    if path.suffix not in (".npz", ".npy"):
+        raise DataError(
+            f"cannot read data of kind {path.suffix or 'unknown'!r}", where=str(path), hint=_KINDS
+        )
+    return _Checked([_from_file(path, inputs, batch)])
+
+
+def _from_file(path: Path, inputs: Wanted, batch: int) -> Split:
+    if path.suffix == ".npz":
+        return Split(columns_of_npz(path), inputs, batch, str(path))
+    return Split(columns_of_npy(path, _only_input(inputs, str(path))), inputs, batch, str(path))
+
+
+def _lone_array(array: Array, inputs: Wanted, batch: int, where: str = "data") -> Split:
+    columns: list[Column] = columns_of_array(_only_input(inputs, where), array)
+    return Split(columns, inputs, batch, where)
+
+
+def _only_input(inputs: Wanted, where: str) -> str:
+    if len(inputs) > 1:
+        hint = f"give a .npz file or a dict with an array for each: {', '.join(sorted(inputs))}"
+        raise DataError(f"one array, but the model has {len(inputs)} inputs", where=where, hint=hint)
+    return next(iter(inputs))

@@ -1,0 +1,288 @@
+"""Does the result compute what the original computes? Both run, outputs are compared, disputes are settled.
+
+ONNX Runtime runs both with its optimizations off, one after the other on the same weights. Three things can
+turn a difference into agreement, and the report says which: outputs that the original itself does not repeat
+(random operators) are left out; onnx's reference evaluator sees no difference (ONNX Runtime has bugs of its
+own); or the difference is no larger than that between the two executors on the original, the model's own
+numerical noise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphopt.errors import DataError
+from graphopt.runtime.executor import ExecutorError, executor
+from graphopt.runtime.package import Package, package
+from graphopt.runtime.run import open_session, release_weights
+from graphopt.verify.compare import Accuracy, OutputReport, compare
+from graphopt.verify.dims import Plan
+from graphopt.verify.feeds import Shapes, plans, synthesize
+
+__all__ = ["Verification", "made_up_feeds", "validate", "verify"]
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+TIMEOUT = 300.0
+_REFERENCE_TIMEOUT = 60.0
+_TRIAL_TIMEOUT = 60.0
+_NOISE_FACTOR = 4.0
+_MOST_NOISE = 0.05  # a model whose executors disagree by more is chaotic: agreement says nothing
+_RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome.
+
+    `status`: ok, failed, or skipped when nothing could be compared; `reason` says why it is not ok, or how a
+    dispute was settled. `outputs`: the worst sample of each output. `executor`: what ran both models.
+    """
+
+    status: Literal["ok", "failed", "skipped"]
+    reason: str | None = None
+    outputs: tuple[OutputReport, ...] = ()
+    samples: int = 0
+    seconds: float = 0.0
+    executor: Literal["onnxruntime", "reference", "none"] = "none"
+    feeds: Literal["synthetic", "data"] = "synthetic"
+    accuracy: Accuracy = "close"
+    left_out: tuple[str, ...] = field(default=())
+
+    @property
+    def worst(self) -> OutputReport | None:
+        """The output that differs most: one that fails before one that does not."""
+        return max(self.outputs, key=lambda output: (not output.ok, output.error), default=None)
+
+
+def verify(
+    original: ir.Model,
+    result: ir.Model,
+    *,
+    accuracy: Accuracy = "close",
+    tolerance: float | None = None,
+    data: Iterable[Arrays] | None = None,
+    facts: Shapes | None = None,
+    samples: int = 1,
+    timeout: float = TIMEOUT,
+) -> Verification:
+    """Verify `result` against `original` on the first `samples` of `data`, or on made-up inputs."""
+    start = time.perf_counter()
+    before, after = package(original), package(result)
+    if data is not None:
+        feeds = list(islice(data, samples))
+    else:
+        try:
+            feeds = made_up_feeds(original, before, facts=facts, samples=samples)
+        except (DataError, ExecutorError) as error:
+            return Verification("skipped", str(error), seconds=time.perf_counter() - start, accuracy=accuracy)
+    found = validate(before, after, feeds, accuracy=accuracy, tolerance=tolerance, timeout=timeout)
+    release_weights()
+    seconds = time.perf_counter() - start
+    return replace(found, seconds=seconds, feeds="synthetic" if data is None else "data")
+
+
+def made_up_feeds(
+    model: ir.Model, packed: Package | None = None, *, facts: Shapes | None = None, samples: int = 1
+) -> list[Arrays]:
+    """Inputs that ONNX Runtime accepts for `model`, found by trying sizes.
+
+    When it does not even load the model, the first attempt is returned untried. Raises DataError for inputs that
+    cannot be made up, and the runtime's first refusal when no attempt is accepted.
+    """
+    plan = _accepted_plan(model, packed, facts)
+    return [synthesize(model, facts, seed=seed, plan=plan) for seed in range(samples)]
+
+
+def _accepted_plan(model: ir.Model, packed: Package | None, facts: Shapes | None) -> Plan:
+    choices = plans(model)
+    if len(choices) == 1:
+        return choices[0]
+    attempt = synthesize(model, facts, plan=choices[0])  # raises before a session is opened in vain
+    try:
+        session = open_session(packed or package(model), timeout=_TRIAL_TIMEOUT)
+    except ExecutorError:
+        return choices[0]
+    with session:
+        refusal: ExecutorError | None = None
+        for plan in choices:
+            try:
+                session.run(attempt if plan is choices[0] else synthesize(model, facts, plan=plan))
+            except ExecutorError as error:
+                refusal = refusal or error
+            else:
+                return plan
+    assert refusal is not None
+    raise refusal
+
+
+def validate(
+    original: Package,
+    result: Package,
+    feeds: Sequence[Arrays],
+    *,
+    accuracy: Accuracy = "close",
+    tolerance: float | None = None,
+    timeout: float = TIMEOUT,
+) -> Verification:
+    """Compare two packages on `feeds`; see the module for how a difference is judged."""
+    start = time.perf_counter()
+    case = _Case(original, result, list(feeds), accuracy, tolerance, timeout)
+    found = case.judge()
+    return replace(found, samples=len(case.feeds), seconds=time.perf_counter() - start, accuracy=accuracy)
+
+
+@dataclass
+class _Case:
+    original: Package
+    result: Package
+    feeds: list[Arrays]
+    accuracy: Accuracy
+    tolerance: float | None
+    timeout: float
+
+    def judge(self) -> Verification:
+        try:
+            expected, unsteady = self._originals()
+        except ExecutorError as error:
+            return self._by_reference_alone(error)
+        if unsteady and all(set(sample) <= unsteady for sample in expected):
+            return Verification(
+                "skipped",
+                "the model is random: no output is the same twice",
+                left_out=tuple(sorted(unsteady)),
+            )
+        expected = [{name: a for name, a in sample.items() if name not in unsteady} for sample in expected]
+        left_out = tuple(sorted(unsteady))
+        try:
+            found = self._run(self.result)
+        except ExecutorError as error:
+            reason = f"ONNX Runtime runs the original, but not the result: {error.what}"
+            return Verification("failed", reason, executor="onnxruntime", left_out=left_out)
+        outputs = self._worst(expected, found)
+        ok = all(output.ok for output in outputs)
+        verdict = Verification(
+            "ok" if ok else "failed", None, outputs, executor="onnxruntime", left_out=left_out
+        )
+        return verdict if ok else self._settle(verdict, expected)
+
+    def _originals(self) -> tuple[list[Arrays], set[str]]:
+        """What the original computes, and the names of outputs that it computes differently each time."""
+        with open_session(self.original, timeout=self.timeout) as session:
+            first = [session.run(feed) for feed in self.feeds]
+            if not _is_random(self.original):
+                return first, set()
+            unsteady: set[str] = set()
+            for feed, outputs in zip(self.feeds, first, strict=True):
+                again = compare(outputs, session.run(feed), "exact")
+                unsteady.update(output.name for output in again if not output.ok)
+            return first, unsteady
+
+    def _run(self, packed: Package) -> list[Arrays]:
+        with open_session(packed, timeout=self.timeout) as session:
+            return [session.run(feed) for feed in self.feeds]
+
+    def _reference(self, packed: Package) -> list[Arrays]:
+        found: list[Arrays] = executor().call(
+            "graphopt.runtime.reference:run_reference", packed, self.feeds, timeout=_REFERENCE_TIMEOUT
+        )
+        return found
+
+    def _worst(self, expected: list[Arrays], found: list[Arrays]) -> tuple[OutputReport, ...]:
+        worst: dict[str, OutputReport] = {}
+        for want, have in zip(expected, found, strict=True):
+            for output in compare(want, have, self.accuracy, self.tolerance):
+                held = worst.get(output.name)
+                if held is None or (not output.ok, output.error) > (not held.ok, held.error):
+                    worst[output.name] = output
+        return tuple(worst.values())
+
+    def _by_reference_alone(self, refusal: ExecutorError) -> Verification:
+        """ONNX Runtime cannot run the original: let the reference evaluator run both."""
+        if _is_random(self.original):
+            return Verification("skipped", f"ONNX Runtime: {refusal.what}; and the model is random")
+        try:
+            expected = self._reference(self.original)
+        except ExecutorError as error:
+            both = f"ONNX Runtime: {refusal.what}; reference evaluator: {error.what}"
+            return Verification("skipped", f"nothing here runs the model. {both}")
+        try:
+            found = self._reference(self.result)
+        except ExecutorError as error:
+            reason = f"the reference evaluator runs the original, but not the result: {error.what}"
+            return Verification("failed", reason, executor="reference")
+        outputs = self._worst(expected, found)
+        ok = all(output.ok for output in outputs)
+        reason = f"ONNX Runtime does not run the original: {refusal.what}" if ok else _blame(outputs)
+        return Verification("ok" if ok else "failed", reason, outputs, executor="reference")
+
+    def _settle(self, verdict: Verification, expected: list[Arrays]) -> Verification:
+        """ONNX Runtime sees a difference: is it the result's fault?"""
+        failed = replace(verdict, reason=_blame(verdict.outputs))
+        if self.accuracy == "approx" or verdict.left_out:
+            return failed
+        try:
+            plain = self._reference(self.original)
+            outputs = self._worst(plain, self._reference(self.result))
+        except ExecutorError:
+            return failed
+        if outputs and all(output.ok for output in outputs):
+            reason = f"settled by the reference evaluator; under ONNX Runtime, {_blame(verdict.outputs)}"
+            return replace(verdict, status="ok", reason=reason, outputs=outputs, executor="reference")
+        if self.accuracy in ("close", "fast") and self.tolerance is None:
+            noise = {output.name: output for output in self._worst(plain, expected)}
+            if all(output.ok or _is_noise(output, noise.get(output.name)) for output in verdict.outputs):
+                reason = f"{_blame(verdict.outputs)}, but two executors differ as much on the original"
+                return replace(verdict, status="ok", reason=reason)
+        return failed
+
+
+def _is_noise(output: OutputReport, noise: OutputReport | None) -> bool:
+    return noise is not None and output.error <= _NOISE_FACTOR * noise.error and noise.error <= _MOST_NOISE
+
+
+def _blame(outputs: Iterable[OutputReport]) -> str:
+    bad = [output for output in outputs if not output.ok]
+    worst = max(bad, key=lambda output: output.error)
+    return f"output {worst.name!r}: {worst.why}"
+
+
+def _is_random(packed: Package) -> bool:
+    """Whether an operator draws random numbers without a seed of its own, or drops out as in training."""
+    proto = onnx.ModelProto.FromString(packed.proto)
+    graphs = [proto.graph, *proto.functions]
+    return any(_draws(node) for graph in graphs for node in _all_nodes(graph))
+
+
+def _all_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    todo: list[Any] = [graph]
+    while todo:
+        for node in todo.pop().node:
+            yield node
+            for attribute in node.attribute:
+                todo.extend(attribute.graphs)
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    todo.append(attribute.g)
+
+
+def _draws(node: onnx.NodeProto) -> bool:
+    if any(attribute.name == "seed" for attribute in node.attribute):
+        return False
+    return node.op_type in _RANDOM or (
+        node.op_type == "Dropout" and len(node.input) > 2 and bool(node.input[2])
+    )

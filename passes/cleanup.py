@@ -1,0 +1,196 @@
+"""Removing what does nothing: dead nodes, identities, constants and computations that are there twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from graphopt import Context, Decline, Node, Pass, Rule, Tensor, Value, op, rule
+
+# Nobody may merge two of these: they give other numbers at each call.
+_RANDOM = frozenset(
+    ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"]
+)
+_COMMUTATIVE = frozenset(
+    ["Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Max", "Min", "Sum"]
+)
+_PROBE = 256  # bytes at the start, middle and end of a tensor that tell most different ones apart
+
+
+@rule(lambda x: op.Identity(x), accuracy="exact", single_use=False)
+def identity(x: Tensor) -> Tensor:
+    """An Identity passes its input on."""
+    return x
+
+
+@dataclass(frozen=True)
+class Cleanup(Pass):
+    """Remove dead nodes, identities, duplicate constants and computations that are done twice."""
+
+    name = "cleanup"
+
+    @classmethod
+    def rules(cls) -> tuple[Rule[Any], ...]:
+        return (identity,)
+
+    def run(self, ctx: Context) -> None:
+        remove_dead(ctx)
+        lift_constants(ctx)
+        ctx.apply(self.rules(), self.name)
+        merge_initializers(ctx)
+        merge_nodes(ctx)
+
+
+def remove_dead(ctx: Context) -> None:
+    """Remove nodes whose outputs nobody reads, initializers that nobody reads, functions that nobody calls."""
+    for graph in list(ctx.model.graphs()):
+        dead = [n for n in graph.nodes if not any(o.use_count for o in n.outputs)]
+        ctx.edit.remove_dead("cleanup.dead", dead)
+        for value in graph.initializers:
+            if not value.use_count and not value.is_input:
+                ctx.edit.drop_initializer(value)
+    ctx.edit.drop_unused_functions()
+
+
+def lift_constants(ctx: Context) -> None:
+    """Make initializers of Constant nodes, so that they can be shared and cost no node.
+
+    In a function's body they stay, for it cannot hold initializers; so does one that is a graph output.
+    """
+    for graph in list(ctx.model.graphs()):
+        if graph.is_function:
+            continue
+        for node in graph.nodes:
+            if node.op != "Constant" or not node.is_standard:
+                continue
+            value = node.outputs[0]
+            tensor = value.tensor
+            if tensor is None or value.is_output:
+                continue
+            with ctx.edit.rewrite("cleanup.constant", at=node) as rewrite:
+                rewrite.replace(value, rewrite.constant(tensor, value.name))
+
+
+def merge_initializers(ctx: Context) -> None:
+    """Let readers of equal initializers of one graph share one of them."""
+    for graph in list(ctx.model.graphs()):
+        if graph.is_function:
+            continue
+        for first, *others in _equal_groups([v for v in graph.initializers if _may_merge(v)]):
+            for other in others:
+                reader = next(node for node, _ in other.uses())
+                with ctx.edit.rewrite("cleanup.duplicate_constant", at=reader) as rewrite:
+                    rewrite.replace(other, first)
+
+
+def _may_merge(value: Value) -> bool:
+    return value.is_const and not value.is_output and bool(value.uses())
+
+
+def _equal_groups(values: list[Value]) -> Iterator[list[Value]]:
+    """Groups of two or more constants with the same dtype, shape and bytes.
+
+    Tensors of the same type are told apart by a few bytes first, so that distinct weights are hardly read.
+    """
+    groups = [values]
+    for key in (_type_key, _probe_key, _content_key):
+        groups = [g for group in groups for g in _split(group, key) if len(g) > 1]
+    yield from groups
+
+
+def _split(values: list[Value], key: Any) -> list[list[Value]]:
+    found: dict[Hashable, list[Value]] = {}
+    for value in values:
+        found.setdefault(key(value), []).append(value)
+    return list(found.values())
+
+
+def _type_key(value: Value) -> Hashable:
+    tensor = value.tensor
+    return tensor.dtype, tuple(tensor.shape)
+
+
+def _probe_key(value: Value) -> Hashable:
+    array = value.array()
+    assert array is not None
+    if array.dtype.kind == "O" or array.size == 0:
+        return 0
+    flat = array.reshape(-1)
+    count = max(1, _PROBE // array.itemsize)
+    middle = flat.size // 2
+    return flat[:count].tobytes(), flat[middle : middle + count].tobytes(), flat[-count:].tobytes()
+
+
+def _content_key(value: Value) -> Hashable:
+    array = value.array()
+    assert array is not None
+    if array.dtype.kind == "O":
+        return tuple(array.reshape(-1).tolist())
+    return hashlib.blake2b(array.tobytes(), digest_size=16).digest()
+
+
+def merge_nodes(ctx: Context) -> None:
+    """Compute equal expressions once: same operator, attributes (defaults filled in) and operands.
+
+    Operands of commutative operators count as a set. Random operators, those with bodies and those
+    of other domains, of whose effects nothing is known, are left alone.
+    """
+    for graph in list(ctx.model.graphs()):
+        alike: dict[Hashable, Node] = {}  # by operator and operands: attributes are looked at where these agree
+        seen: dict[Hashable, Node] = {}
+        for node in graph.nodes:
+            rough = _rough_key(node)
+            if rough is None:
+                continue
+            other = alike.setdefault(rough, node)
+            if other == node:
+                continue
+            keys = _node_key(rough, other), _node_key(rough, node)
+            if keys[0] is None or keys[1] is None:
+                continue
+            seen.setdefault(keys[0], other)
+            first = seen.setdefault(keys[1], node)
+            if first != node:
+                _merge(ctx, first, node)
+
+
+def _merge(ctx: Context, first: Node, node: Node) -> None:
+    try:
+        with ctx.edit.rewrite("cleanup.common_subexpression", at=node) as rewrite:
+            for kept, dropped in zip(first.outputs, node.outputs, strict=True):
+                rewrite.replace(dropped, kept)
+    except Decline as declined:
+        ctx.decline("cleanup.common_subexpression", node, declined.reason)
+
+
+def _rough_key(node: Node) -> Hashable | None:
+    """Operator and operands; None for nodes that must not be merged."""
+    op = node.op
+    if op in _RANDOM or op in ("Identity", "Constant") or node.domain:
+        return None
+    inputs: Hashable = node.inputs
+    if op in _COMMUTATIVE:
+        inputs = frozenset(Counter(node.inputs).items())
+    return op, inputs
+
+
+def _node_key(rough: Hashable, node: Node) -> Hashable | None:
+    """All that determines what a node computes; None if that cannot be compared."""
+    if not node.is_standard or node.bodies:
+        return None
+    attrs = tuple(sorted((name, _frozen(value)) for name, value in node.effective_attrs.items()))
+    if any(value is None for _, value in attrs):
+        return None
+    return rough, attrs, tuple(bool(o.name) for o in node.outputs)
+
+
+def _frozen(value: Any) -> Hashable | None:
+    """An attribute as a key; None for one that cannot be compared (a graph, a reference, a tensor)."""
+    if isinstance(value, int | float | str | bytes):
+        return type(value).__name__, value if value == value else "nan"
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(v) for v in value)
+    return None

@@ -1,0 +1,111 @@
+"""Constant folding: whatever depends on constants only is computed now, where that does not cost size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphopt import Context, Decline, Node, Pass, Value
+
+_NEVER = frozenset(
+    [
+        # They give other numbers at each call.
+        "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout",
+        # A weight's DequantizeLinear is how the runtime knows that the weight is an integer.
+        "DequantizeLinear",
+        # Already constant, or only a name.
+        "Constant", "Identity",
+        # Their results are no tensors.
+        "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SplitToSequence", "Optional",
+        "SequenceMap", "OptionalGetElement", "SequenceAt", "ConcatFromSequence", "SequenceLength",
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fold(Pass):
+    """Compute what depends on constants only, unless that would make the file grow.
+
+    `slack`: bytes that all folded results together may be larger than the constants they replace.
+    `budget`: bytes that a single intermediate result may have; known from its shape before anything runs.
+    `timeout`: seconds that the computation may take.
+    """
+
+    name = "fold"
+
+    slack: int = 1 << 20
+    budget: int = 1 << 28
+    timeout: float = 60.0
+
+    def run(self, ctx: Context) -> None:
+        region = self._affordable(ctx, self._constant(ctx))
+        if not region:
+            return
+        wanted = [o for n in region.values() for o in n.outputs if _leaves(o, region)]
+        values = ctx.evaluate(list(region.values()), wanted, budget=self.budget, timeout=self.timeout)
+        for value in wanted:
+            producer = value.producer
+            if value not in values or producer is None or not producer.alive:
+                continue
+            try:
+                with ctx.edit.rewrite("fold", at=producer) as rewrite:
+                    rewrite.replace(value, rewrite.constant(values[value], value.name))
+            except Decline as declined:
+                ctx.decline("fold", producer, declined.reason)
+
+    def _constant(self, ctx: Context) -> dict[Node, Node]:
+        """The nodes whose results are fixed and small enough, in topological order."""
+        region: dict[Node, Node] = {}
+        for graph in ctx.model.graphs():
+            for node in graph.nodes:
+                if node.op in _NEVER or not node.inputs and node.op != "ConstantOfShape":
+                    continue
+                if not all(v is None or v.is_const or v.producer in region for v in node.inputs):
+                    continue
+                if not node.is_standard or node.bodies:
+                    ctx.decline("fold", node, f"{node.op} is not computed ahead of time")
+                    continue
+                sizes = [_bytes(o) for o in node.outputs]
+                if any(s is None for s in sizes):
+                    ctx.decline("fold", node, "the size of the result is not known beforehand")
+                elif any(s is not None and s > self.budget for s in sizes):
+                    ctx.decline("fold", node, f"the result would be larger than {self.budget} bytes")
+                else:
+                    region[node] = node
+        return region
+
+    def _affordable(self, ctx: Context, region: dict[Node, Node]) -> dict[Node, Node]:
+        """The part of the region that does not make the file grow by more than `slack`."""
+        kept: dict[Node, Node] = {}
+        spent = 0
+        for node in region:
+            sources = {v for v in node.inputs if v is not None}
+            if not all(v.is_const or v.producer in kept for v in sources):
+                continue
+            freed = sum(_bytes(v) or 0 for v in sources if all(reader in region for reader, _ in v.uses()))
+            growth = max(0, sum(_bytes(o) or 0 for o in node.outputs) - freed)
+            if spent + growth > self.slack:
+                ctx.decline("fold", node, "the file would grow by more than the slack")
+                continue
+            spent += growth
+            kept[node] = node
+        return kept
+
+
+def _leaves(value: Value, region: dict[Node, Node]) -> bool:
+    """Whether somebody outside of the region reads the value."""
+    return value.is_output or any(reader not in region for reader, _ in value.uses())
+
+
+def _bytes(value: Value) -> int | None:
+    """Bytes of a value whose shape is static, else None."""
+    if value.nbytes is not None:
+        return value.nbytes
+    shape, dtype = value.shape, value.dtype
+    if shape is None or dtype is None:
+        return None
+    count = 1
+    for dim in shape:
+        if not isinstance(dim, int):
+            return None
+        count *= dim
+    return -(-count * dtype.bitwidth // 8) if dtype.name != "STRING" else None

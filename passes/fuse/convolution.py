@@ -1,0 +1,76 @@
+"""The weights of Conv and ConvTranspose, their channels and groups: what folding constants into them needs."""
+
+from __future__ import annotations
+
+import math
+
+from graphopt_passes.fuse.affine import dims
+
+from graphopt import Node, Tensor, op, require
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+def convolve(conv: Node, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    """The same convolution with other operands."""
+    result: Tensor = getattr(op, conv.op)(x, w, b, **conv.attrs)
+    return result
+
+
+def channels_out(conv: Node, w: Tensor) -> int:
+    """Output channels: weights are [out, in / group, …] for Conv, [in, out / group, …] for ConvTranspose."""
+    return dims(w)[0] if conv.op == "Conv" else dims(w)[1] * _group(conv)
+
+
+def channels_in(conv: Node, w: Tensor) -> int:
+    """Input channels."""
+    return dims(w)[1] * _group(conv) if conv.op == "Conv" else dims(w)[0]
+
+
+def scale_outputs(conv: Node, w: Tensor, scale: Tensor) -> Tensor:
+    """Weights that give each output channel times its element of `scale`."""
+    return _scale_first_axis(w, scale) if conv.op == "Conv" else _scale_second_axis(w, scale, _group(conv))
+
+
+def scale_inputs(conv: Node, w: Tensor, scale: Tensor) -> Tensor:
+    """Weights that do to an input what the old ones do to it with each channel times its element of `scale`."""
+    return _scale_second_axis(w, scale, _group(conv)) if conv.op == "Conv" else _scale_first_axis(w, scale)
+
+
+def response(conv: Node, w: Tensor, level: Tensor) -> Tensor:
+    """What a Conv without padding and bias gives, per output channel, for an input that is `level` in each channel."""
+    out, inner, *kernel = dims(w)
+    group, taps = _group(conv), math.prod(kernel)
+    rows = op.Reshape(w, [group, out // group, inner * taps])
+    repeated = op.Expand(op.Reshape(level, [group, inner, 1]), [group, inner, taps])
+    column = op.Reshape(repeated, [group, inner * taps, 1])
+    result: Tensor = op.Reshape(op.MatMul(rows, column), [out])
+    return result
+
+
+def padding(conv: Node, spatial: int) -> list[int]:
+    """The padding of a convolution over `spatial` axes, as its attribute has it: all beginnings, then all ends."""
+    auto, pads = conv.attr("auto_pad", "NOTSET"), conv.attr("pads")
+    require(auto in ("NOTSET", "VALID"), "auto_pad makes the padding depend on the size of the input")
+    if auto == "VALID" or not pads:
+        return [0] * (2 * spatial)
+    require(isinstance(pads, list | tuple), "the padding is a parameter of the function")
+    return list(pads)
+
+
+def _group(conv: Node) -> int:
+    group = conv.attr("group", 1)
+    require(isinstance(group, int), "the number of groups is a parameter of the function")
+    return int(group)
+
+
+def _scale_first_axis(w: Tensor, scale: Tensor) -> Tensor:
+    return w * op.Reshape(scale, [-1] + [1] * (w.rank - 1))
+
+
+def _scale_second_axis(w: Tensor, scale: Tensor, group: int) -> Tensor:
+    """Weights [group · a, b, …] times a scale [group · b]: each group has a part of it of its own."""
+    first, second, *kernel = dims(w)
+    blocks = op.Reshape(w, [group, first // group, second, math.prod(kernel)])
+    result: Tensor = op.Reshape(blocks * op.Reshape(scale, [group, 1, second, 1]), list(dims(w)))
+    return result

@@ -1,0 +1,65 @@
+"""The pass `quant`: static int8 with Q/DQ, placed for the target."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from graphopt import Accuracy, Context, Pass, quant
+
+
+@dataclass(frozen=True)
+class Quant(Pass):
+    """Static int8: weights and activations become integers where the target has kernels for them.
+
+    `method`: ranges of activations from their extremes (`minmax`) or from the middle `percentile` % of their
+    elements. `per_channel`: a scale for each output channel of a weight. `reduce_range`: 7-bit weights;
+    `auto` where the processor needs them. `ops`: only these operators (`Conv|MatMul`); `skip`: not the nodes
+    whose names match one of these patterns (`/head/*|*lm_head*`). `ends`: the first and the last layer, too.
+    """
+
+    name: ClassVar[str] = "quant"
+    requires: ClassVar[tuple[str, ...]] = ("fuse",)
+    settles: ClassVar[bool] = False
+    accuracy: ClassVar[Accuracy] = Accuracy.APPROX
+
+    method: Literal["minmax", "percentile"] = "minmax"
+    percentile: float = 99.99
+    per_channel: bool = True
+    reduce_range: Literal["auto", "true", "false"] = "auto"
+    ops: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    ends: bool = True
+
+    def run(self, ctx: Context) -> None:
+        options = quant.StaticOptions(
+            method=self.method,
+            percentile=self.percentile,
+            per_channel=self.per_channel,
+            reduce_range=None if self.reduce_range == "auto" else self.reduce_range == "true",
+            selection=quant.Selection(ops=self.ops, skip=self.skip, ends=self.ends),
+        )
+        done = quant.quantize_static(
+            ctx.model, ctx.edit, ctx.target, options, ctx.data, seed=ctx.seed, progress=ctx.progress
+        )
+        ctx.shared["quant"] = done
+        for _, op, reason in done.declined:
+            ctx.decline(f"quant.{op}", None, reason)
+        _note(ctx, done)
+
+
+def _note(ctx: Context, done: quant.Quantized) -> None:
+    """Tell the report what was quantized, from which data, and what stayed float."""
+    if done.calibration is not None:
+        if done.synthetic:
+            ctx.note("CALIBRATED ON SYNTHETIC DATA: the ranges are guesses; give --data with real inputs")
+        for warning in done.calibration.warnings:
+            ctx.note(warning)
+        for remark in done.notes:
+            ctx.note(remark)
+        ctx.note(f"{done.operators} operators quantized, from {done.calibration.batches} batches")
+    if done.weight_bits < 8 and done.operators:
+        ctx.note("weights have 7 bits, because this processor would saturate with 8")
+    for reason, count in Counter(reason for _, _, reason in done.declined).most_common(5):
+        ctx.note(f"{count} × float: {reason}")

@@ -1,0 +1,126 @@
+"""Target files: the built-in ones, the user's own, and what is wrong with some."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from graphopt.errors import TargetError, UsageError
+from graphopt.targets import cpu, target
+from graphopt.targets.target import list_targets, load_target
+
+
+def test_the_targets_of_the_design_are_there() -> None:
+    assert list_targets() == ("onnx", "openvino", "ort-cpu", "ort-cuda", "tensorrt", "tensorrt-rtx")
+    for name in list_targets():
+        found = load_target(name)
+        assert found.name == name and found.title and ".onnx" in found.emit and "" in found.domains
+
+
+def test_unknown_target_names_the_nearest() -> None:
+    with pytest.raises(UsageError) as e:
+        load_target("ort-cpo")
+    assert str(e.value) == (
+        "no target is called 'ort-cpo'\n  did you mean 'ort-cpu'? Known: "
+        "auto, onnx, openvino, ort-cpu, ort-cuda, tensorrt, tensorrt-rtx; or give a .toml file"
+    )
+
+
+def test_a_target_without_a_placement_table_says_so() -> None:
+    with pytest.raises(TargetError) as e:
+        load_target("ort-cuda").require_quant()
+    assert str(e.value) == (
+        "target 'ort-cuda': int8 placement is not described for this target\n"
+        "  quantize for one of: onnx, ort-cpu, tensorrt-rtx"
+    )
+    assert e.value.exit_code == 6
+
+
+def test_ort_cpu_is_asymmetric_and_tensorrt_symmetric() -> None:
+    ort, trt = load_target("ort-cpu").require_quant(), load_target("tensorrt-rtx").require_quant()
+    assert (ort.activation, ort.symmetric, ort.bias) == ("uint8", False, "int32")
+    assert (trt.activation, trt.symmetric, trt.bias) == ("int8", True, "float")
+    assert ort.weighted["Conv"].output == "through-redundant-activation"
+    assert {row.output for row in trt.weighted.values()} == {"never"}
+    assert ort.weighted["Gemm"].axis_if == {"transB": (1, 0)}
+    assert "ConvTranspose" in ort.float and "ConvTranspose" in trt.float
+
+
+def test_onnx_places_like_ort_cpu_but_takes_standard_operators_only() -> None:
+    ort = load_target("ort-cpu").require_quant()
+    assert load_target("onnx").require_quant() == replace(ort, per_channel_domain="")
+    assert load_target("ort-cpu").takes("com.microsoft", 1)
+    assert not load_target("onnx").takes("com.microsoft", 1)
+
+
+def test_a_limit_on_the_opset() -> None:
+    found = load_target("tensorrt")
+    assert found.takes("", 25) and not found.takes("", 26)
+
+
+def test_auto_is_ort_cpu_with_the_flags_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for exact in (True, False):
+        monkeypatch.setattr(target, "multiplies_bytes_exactly", lambda e=exact: e)
+        assert load_target("auto").require_quant().reduce_range is (not exact)
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "exact"),
+    [
+        ("x86_64", {"avx2"}, False),
+        ("x86_64", {"avx2", "avx512_vnni"}, True),
+        ("x86_64", {"avx2", "amx_int8"}, True),
+        ("AMD64", set(), True),
+        ("aarch64", {"asimd"}, True),
+    ],
+)
+def test_processors_that_saturate(
+    monkeypatch: pytest.MonkeyPatch, machine: str, flags: set[str], exact: bool
+) -> None:
+    monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(flags))
+    assert cpu.multiplies_bytes_exactly() is exact
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_target_of_the_users_own(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        'name = "npu"\ntitle = "ours"\n[quant]\nactivation = "int8"\n[quant.weighted.Conv]\noutput = "always"\n',
+    )
+    table = load_target(path).require_quant()
+    assert table.activation == "int8" and table.weighted["Conv"].output == "always"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "not valid TOML: "),
+        ('title = "x"\n', "the key 'name' is missing or is no text"),
+        ('name = "x"\ntitle = "x"\ndomain = {}\n', "unknown key 'domain'\n  did you mean 'domains'?"),
+        (
+            'name = "x"\ntitle = "x"\n[quant]\nsymetric = true\n',
+            "unknown key 'symetric'\n  did you mean 'symmetric'?",
+        ),
+        (
+            'name = "x"\ntitle = "x"\n[quant]\nactivation = "int4"\n',
+            "activation is 'int4'\n  did you mean 'int8'?",
+        ),
+        (
+            'name = "x"\ntitle = "x"\n[quant.weighted.Conv]\noutput = "alway"\n',
+            "output is 'alway'\n  did you mean 'always'?",
+        ),
+        ('name = "x"\ntitle = "x"\ndomains = 3\n', "a value has the wrong type: "),
+    ],
+)
+def test_files_that_describe_no_target(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as e:
+        load_target(write(tmp_path, text))
+    assert message in str(e.value) and str(e.value).startswith(str(tmp_path))
