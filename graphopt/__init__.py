@@ -44,7 +44,9 @@ _HOMES = {
     "graphopt.api": "Result load optimize save",
     "graphopt.emit.emitter": "EmitOptions Emitted Emitter",
     "graphopt.engine.passes": "Context Pass Preset RulePass",
-    "graphopt.errors": "DataError GateError GraphoptError ModelError RuleError TargetError UsageError VerificationError",
+    "graphopt.errors": (
+        "DataError GateError GraphoptError ModelError RuleError TargetError UsageError VerificationError"
+    ),
     "graphopt.ir.dims": "Dim",
     "graphopt.ir.edit": "Change Decline Editor Rewrite",
     "graphopt.ir.model": "Model",

@@ -116,25 +116,25 @@ class Job:
         """
         from graphopt.runtime.package import package
 
-        strict = self._accuracy.name.lower()
+        strict = self._accuracy
         with self._phase("verify"):
             self._progress("verify", 0, None)
             if self._lossless is None:
                 self._validate(package(self.model.ir), strict, "the result")
             else:
                 self._validate(self._lossless, strict, "the model before quantization")
-                self._validate(package(self.model.ir), "approx", "the result")
+                self._validate(package(self.model.ir), Accuracy.APPROX, "the result")
 
-    def _validate(self, result: Package, accuracy: str, what: str) -> None:
+    def _validate(self, result: Package, accuracy: Accuracy, what: str) -> None:
         from graphopt.verify.validate import Verification, validate
 
         assert self._original is not None
         if self._no_feeds is not None:
-            self.report.verification = Verification("skipped", self._no_feeds, accuracy=accuracy)
+            self.report.verification = Verification("skipped", self._no_feeds, accuracy=accuracy.label)
             return
-        found = validate(self._original, result, self._feeds, accuracy=accuracy)
-        kind = "synthetic" if self._data is None else "data"
-        self.report.verification = found = dataclasses.replace(found, feeds=kind)
+        found = validate(self._original, result, self._feeds, accuracy=accuracy.label)
+        found = dataclasses.replace(found, feeds="synthetic" if self._data is None else "data")
+        self.report.verification = found
         if found.status == "failed":
             raise VerificationError(
                 f"{what} does not compute what the original computes: {found.reason}",
@@ -249,7 +249,7 @@ def _passes(passes: str | Sequence[str | Pass]) -> list[Pass]:
 def _accuracy(passes: str | Sequence[str | Pass], asked: str | None) -> Accuracy:
     """What was asked for, else that of the presets among the passes, else `close`."""
     if asked is not None:
-        names = [a.name.lower() for a in Accuracy]
+        names = [a.label for a in Accuracy]
         if asked not in names:
             raise UsageError(f"there is no accuracy class {asked!r}", hint=nearest(asked, names))
         return Accuracy[asked.upper()]

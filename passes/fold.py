@@ -57,7 +57,7 @@ class Fold(Pass):
         region: dict[Node, Node] = {}
         for graph in ctx.model.graphs():
             for node in graph.nodes:
-                if node.op in _NEVER or not node.inputs and node.op != "ConstantOfShape":
+                if node.op in _NEVER or not node.inputs:
                     continue
                 if not all(v is None or v.is_const or v.producer in region for v in node.inputs):
                     continue

@@ -53,17 +53,21 @@ def resolve(flags: Mapping[str, Any], config: Path | None = None, folder: Path |
     """
     project = (folder or Path()) / "pyproject.toml"
     values: dict[str, Any] = {}
-    if project.is_file():
-        values |= _read_values(_load(project).get("tool", {}).get("graphopt", {}), f"{project} [tool.graphopt]", project)
-    if config is not None:
-        table = _load(config)
-        if config.name == "pyproject.toml":
-            table = table.get("tool", {}).get("graphopt", {})
-        values |= _read_values(table, str(config), config)
+    for path in (project if project.is_file() else None, config):
+        if path is not None:
+            values |= _read_file(path)
     for key, value in flags.items():
         if value is not None:
             values[_field(key)] = _read(key, value, f"--{key}")
     return Settings(**values)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file: all of it, or of a pyproject.toml the table that is ours."""
+    table, where = _load(path), str(path)
+    if path.name == "pyproject.toml":
+        table, where = table.get("tool", {}).get("graphopt", {}), f"{path} [tool.graphopt]"
+    return _read_values(table, where, path)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _read_values(table: Mapping[str, Any], where: str, path: Path) -> dict[str, Any]:
     if not isinstance(table, Mapping):
-        raise UsageError("[tool.graphopt] is no table", where=str(path))
+        raise UsageError("this is no table of settings", where=where)
     values = {}
     for key, value in table.items():
         if key not in KEYS:
@@ -137,7 +141,7 @@ def _list(value: Any) -> list[str]:
 
 
 def _passes(value: Any) -> str:
-    return ",".join(_list(value))
+    return ",".join(filter(None, (item.strip(", ") for item in _list(value))))
 
 
 def _profiles(value: Any) -> tuple[str, ...]:

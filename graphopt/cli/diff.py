@@ -24,9 +24,7 @@ def diff(
         bool, typer.Option("--exit-code", help="Exit with 5 if they differ; without it, with 0 either way.")
     ] = False,
     show_all: Annotated[bool, typer.Option("--all", help="List everything, not the first 20 of a kind.")] = False,
-    json: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write it as JSON instead; - is stdout.")
-    ] = None,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write it as JSON instead; - is stdout.")] = None,
     allow_links: Annotated[
         bool,
         typer.Option("--allow-links", help="Follow links to external data that lead out of the model's folder."),

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file.", show_default=False)],
-    json: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write it as JSON instead; - is stdout.")
-    ] = None,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write it as JSON instead; - is stdout.")] = None,
     allow_links: Annotated[
         bool,
         typer.Option("--allow-links", help="Follow links to external data that lead out of the model's folder."),

@@ -8,7 +8,7 @@ imports more than typer until a verb has something to do: `graphopt --help` answ
 from __future__ import annotations
 
 import difflib
-import os
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,6 +28,9 @@ from graphopt.errors import GraphoptError, UsageError, nearest
 
 INTERRUPTED = 130
 
+# Typer has the class from click, or from its own copy of it; only its descendants are public.
+_TyperUsageError: Any = typer.BadParameter.__base__
+
 _EPILOG = """\b
 Exit codes:
   0  ok                               4  verification failed
@@ -46,7 +49,11 @@ class _Verb(TyperCommand):
         if not {"-h", "--help"}.isdisjoint(own):
             typer.echo(self.get_help(ctx))
             ctx.exit()
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except _TyperUsageError as error:
+            error.ctx = error.ctx or ctx  # not every one knows the verb
+            raise
 
 
 class _Verbs(TyperGroup):
@@ -78,9 +85,11 @@ def _app() -> typer.Typer:
         "pretty_exceptions_enable": False,
         "context_settings": _HELP,
         "cls": _Verbs,
+        "subcommand_metavar": "VERB",
     }
-    app = typer.Typer(help="Makes ONNX models smaller and faster, and checks that they compute the same.",
-                      epilog=_EPILOG, **plain)
+    app = typer.Typer(
+        help="Makes ONNX models smaller and faster, and checks that they compute the same.", epilog=_EPILOG, **plain
+    )
 
     @app.callback()
     def graphopt(
@@ -112,7 +121,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code, error if verbose else None)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # every usage error of typer's
+    except _TyperUsageError as error:
         return _fail(*_usage(error))
     except Exception as error:
         return _fail(_internal(error, verbose), 1, error if verbose else None)
@@ -161,6 +170,6 @@ def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            setattr(sys, name, io.StringIO())
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -8,9 +8,7 @@ import typer
 
 
 def list_rules(
-    pass_: Annotated[
-        str | None, typer.Option("--pass", metavar="NAME", help="Only the rules of this pass.")
-    ] = None,
+    pass_: Annotated[str | None, typer.Option("--pass", metavar="NAME", help="Only the rules of this pass.")] = None,
 ) -> None:
     """List the rules: name, accuracy class, and what they state."""
     from graphopt.cli.terminal import show

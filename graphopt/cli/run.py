@@ -22,78 +22,99 @@ def run(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The ONNX file.", show_default=False)],
     passes: Annotated[
         list[str] | None,
-        typer.Option("-p", "--passes", metavar="LIST",
-                     help="Passes or presets, separated by commas or spaces, with options in braces: "
-                          "fuse,quant{method=percentile}. Without it, the preset of -O. See: graphopt passes"),
+        typer.Option(
+            "-p",
+            "--passes",
+            metavar="LIST",
+            help="Passes or presets, separated by commas or spaces, with options in braces: "
+            "fuse,quant{method=percentile}. Without it, the preset of -O. See: graphopt passes",
+        ),
     ] = None,
     level: Annotated[
         str | None,
-        typer.Option("-O", "--level", metavar="0..3",
-                     help="0 nothing, 1 what keeps every bit, 2 also what reorders arithmetic (default), "
-                          "3 also what only this target knows. With -p, how far those passes may go."),
+        typer.Option(
+            "-O",
+            "--level",
+            metavar="0..3",
+            help="0 nothing, 1 what keeps every bit, 2 also what reorders arithmetic (default), "
+            "3 also what only this target knows. With -p, how far those passes may go.",
+        ),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("-t", "--target", metavar="NAME",
-                     help="Where the model will run; onnx, which is anywhere, by default. See: graphopt targets"),
+        typer.Option(
+            "-t",
+            "--target",
+            metavar="NAME",
+            help="Where the model will run; onnx, which is anywhere, by default. See: graphopt targets",
+        ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", metavar="FILE",
-                     help="What to write; the suffix chooses the form. By default MODEL.opt.onnx beside the input. "
-                          "It may be MODEL itself."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="What to write; the suffix chooses the form. By default MODEL.opt.onnx beside the input. "
+            "It may be MODEL itself.",
+        ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="PATH",
-                     help="Samples to calibrate and verify with: an .npz or .npy file, or a folder of them."),
+        typer.Option(
+            metavar="PATH", help="Samples to calibrate and verify with: an .npz or .npy file, or a folder of them."
+        ),
     ] = None,
     evaluate: Annotated[
         str | None,
-        typer.Option("--eval", metavar="FILE.py:FUNCTION",
-                     help="Measure the original and the result with this function: it gets one that runs a model, "
-                          "dict of arrays to dict of arrays, and returns a number, higher being better."),
+        typer.Option(
+            "--eval",
+            metavar="FILE.py:FUNCTION",
+            help="Measure the original and the result with this function: it gets one that runs a model, "
+            "dict of arrays to dict of arrays, and returns a number, higher being better.",
+        ),
     ] = None,
     max_drop: Annotated[
         str | None,
-        typer.Option(metavar="PERCENT",
-                     help="Write nothing, and exit with 5, if the metric of --eval falls by more than this "
-                          "share of the original's."),
+        typer.Option(
+            metavar="PERCENT",
+            help="Write nothing, and exit with 5, if the metric of --eval falls by more than this "
+            "share of the original's.",
+        ),
     ] = None,
     verify: Annotated[
         bool | None,
-        typer.Option("--verify/--no-verify",
-                     help="Check that the result computes what the original does. On by default."),
+        typer.Option(
+            "--verify/--no-verify", help="Check that the result computes what the original does. On by default."
+        ),
     ] = None,
     bench: Annotated[
         bool | None, typer.Option("--bench", help="Time the original and the result under ONNX Runtime, in turns.")
     ] = None,
-    stop_after: Annotated[
-        str | None, typer.Option(metavar="K", help="Apply the first K rewrites only.")
-    ] = None,
-    seed: Annotated[
-        str | None, typer.Option(metavar="N", help="Seed of made-up inputs; 0 by default.")
-    ] = None,
+    stop_after: Annotated[str | None, typer.Option(metavar="K", help="Apply the first K rewrites only.")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of made-up inputs; 0 by default.")] = None,
     external_data: Annotated[
         bool | None,
-        typer.Option("--external-data/--inline",
-                     help="Weights in a file of their own, or in the model. By default as in the input."),
+        typer.Option(
+            "--external-data/--inline",
+            help="Weights in a file of their own, or in the model. By default as in the input.",
+        ),
     ] = None,
     sm: Annotated[
         str | None, typer.Option(metavar="LIST", help="Compute capabilities that an engine is built for: 80,86.")
     ] = None,
     profile: Annotated[
         list[str] | None,
-        typer.Option(metavar="INPUT=MIN:OPT:MAX",
-                     help="The shapes that an engine takes: x=1x3x224x224:8x3x224x224:32x3x224x224. Repeatable."),
+        typer.Option(
+            metavar="INPUT=MIN:OPT:MAX",
+            help="The shapes that an engine takes: x=1x3x224x224:8x3x224x224:32x3x224x224. Repeatable.",
+        ),
     ] = None,
     allow_links: Annotated[
         bool | None,
         typer.Option("--allow-links", help="Follow links to external data that lead out of the model's folder."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the passes that would run, and do nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the passes that would run, and do nothing.")] = False,
     json: Annotated[
         str | None, typer.Option(metavar="FILE", help="Also write the report as JSON; - is stdout.")
     ] = None,
@@ -103,9 +124,11 @@ def run(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE",
-                     help="Settings in TOML, under the names of these flags. [tool.graphopt] of ./pyproject.toml "
-                          "is read, too; flags win over FILE, and FILE over that."),
+        typer.Option(
+            metavar="FILE",
+            help="Settings in TOML, under the names of these flags. [tool.graphopt] of ./pyproject.toml "
+            "is read, too; flags win over FILE, and FILE over that.",
+        ),
     ] = None,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
@@ -165,7 +188,8 @@ def _check(path: Path, settings: Settings) -> None:
     if not output.parent.is_dir():
         raise UsageError("the output's folder does not exist", where=str(output), hint=f"mkdir -p {output.parent}")
     if settings.data is not None and not settings.data.exists():
-        raise UsageError("there is no such data", where=str(settings.data), hint="give an .npz or .npy file, or a folder")
+        hint = "give an .npz or .npy file, or a folder of them"
+        raise UsageError("there is no such data", where=str(settings.data), hint=hint)
 
 
 def _nearest_file(path: Path) -> str | None:

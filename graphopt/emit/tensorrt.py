@@ -45,7 +45,7 @@ class TensorRTEmitter(Emitter):
         if not options.sm or len(set(options.sm)) != len(options.sm):
             raise UsageError("give at least one compute capability, each once", hint="--sm 80,86,89,120")
         profile, notes = profile_for(model.ir.graph, options.profile)
-        with tempfile.TemporaryDirectory(prefix="graphopt-") as folder:
+        with tempfile.TemporaryDirectory(prefix="graphopt-engine-") as folder:
             built = _build(model, path, Path(folder), options, profile)
             engine = FileRef(Path(folder) / _ENGINE)
             with Replacement(Path(os.path.realpath(path))) as out:

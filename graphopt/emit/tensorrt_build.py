@@ -19,9 +19,7 @@ from graphopt.errors import TargetError, UsageError
 Triple = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
-def build(
-    model: str, engine: str, capabilities: tuple[int, ...], profile: Mapping[str, Triple]
-) -> dict[str, Any]:
+def build(model: str, engine: str, capabilities: tuple[int, ...], profile: Mapping[str, Triple]) -> dict[str, Any]:
     """Write the engine of the ONNX file `model` to `engine`; returns the builder's version and time.
 
     Raises `UsageError` for a capability that this version does not know, `TargetError` where the parser or

@@ -35,7 +35,7 @@ def compute(
     for node in nodes:
         if any(v in waiting for v in node.inputs if v is not None):
             later.append(node)
-        elif not _compute_here(model, node, known, budget, decline, later):
+        elif not _compute_here(node, known, budget, decline, later):
             waiting.update(node.outputs)
             continue
         else:
@@ -47,7 +47,7 @@ def compute(
 
 
 def _compute_here(
-    model: Model, node: Node, known: Values, budget: int, decline: Decliner, later: list[Node]
+    node: Node, known: Values, budget: int, decline: Decliner, later: list[Node]
 ) -> bool:
     """Whether the node was computed by our own kernels; otherwise it is put off, or declined for good."""
     operands = [None if v is None else known[v] if v in known else v.array() for v in node.inputs]

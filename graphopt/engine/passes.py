@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how much is done, and of how much (None: not known)."""
 
 
-def silent(what: str, done: int, total: int | None) -> None:  # noqa: ARG001 - the signature of Progress
+def silent(what: str, done: int, total: int | None) -> None:
     """Shows no progress."""
 
 

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 from typing import Any
 
+import onnx
 import onnx_ir as oir
 from onnx_ir import serde
 
@@ -136,10 +137,10 @@ def _tensor(tensor: oir.TensorProtocol) -> oir.TensorProtocol:
     if not isinstance(tensor, serde.TensorProtoTensor):
         return copy.copy(tensor)
     # The name of such a tensor is the name in the proto, which is the caller's.
-    if tensor.dtype == oir.DataType.STRING:
-        return oir.StringTensor(
-            tensor.numpy(), shape=tensor.shape, name=tensor.name, doc_string=tensor.doc_string
-        )
+    if not tensor.raw.HasField("raw_data"):
+        own = onnx.TensorProto()
+        own.CopyFrom(tensor.raw)
+        return serde.TensorProtoTensor(own)
     return oir.LazyTensor(
         lambda: tensor,
         dtype=tensor.dtype,

@@ -18,6 +18,10 @@ from graphopt.ir.dump import dump
 from graphopt.ir.load import Source, read_model
 from graphopt.ir.save import to_bytes
 from graphopt.ir.value import bodies_of
+from graphopt.ir.wire import varint
+
+# The tags of ModelProto.graph and GraphProto.initializer: field number, then "length and bytes".
+_GRAPH, _INITIALIZER = bytes([7 << 3 | 2]), bytes([5 << 3 | 2])
 
 
 def to_ir(model: Any, *, allow_links: bool = False) -> tuple[oir.Model, Source | None]:
@@ -31,7 +35,7 @@ def to_ir(model: Any, *, allow_links: bool = False) -> tuple[oir.Model, Source |
     if kind is Kind.PATH:
         return read_model(os.fspath(model), allow_links=allow_links)
     if kind is Kind.BYTES:
-        return read_model(bytes(model))
+        return read_model(model)
     if kind is Kind.MODEL:
         source = model.source  # its proto describes the model as loaded; the graph may be another by now
         return clone(model.ir), source and dataclasses.replace(source, proto=None)
@@ -123,11 +127,16 @@ def _proto(model: oir.Model) -> onnx.ModelProto:
 
 
 def _read_proto(proto: onnx.ModelProto) -> tuple[oir.Model, Source]:
+    return read_model(proto if _fits(proto) else b"".join(_pieces(proto)))
+
+
+def _fits(proto: onnx.ModelProto) -> bool:
+    """Whether protobuf can write this as one message, which must stay under 2 GB."""
     try:
         proto.ByteSize()
-    except EncodeError:  # 2 GB or more, which protobuf does not write in one message
-        return read_model(b"".join(_pieces(proto)))
-    return read_model(proto)
+    except EncodeError:
+        return False
+    return True
 
 
 def _pieces(proto: onnx.ModelProto) -> Iterator[bytes]:
@@ -137,9 +146,10 @@ def _pieces(proto: onnx.ModelProto) -> Iterator[bytes]:
     _fill(frame.graph, proto.graph, "initializer")
     yield frame.SerializeToString()
     for tensor in proto.graph.initializer:
-        part = onnx.ModelProto()
-        part.graph.initializer.append(tensor)
-        yield part.SerializeToString()
+        body = tensor.SerializeToString()
+        inner = _INITIALIZER + varint(len(body))
+        yield _GRAPH + varint(len(inner) + len(body)) + inner
+        yield body
 
 
 def _fill(target: Any, source: Any, left_out: str) -> None:

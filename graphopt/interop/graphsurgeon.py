@@ -39,8 +39,7 @@ def require_held(nodes: Iterable[oir.Node]) -> None:
         for attribute in node.attributes.values():
             if attribute.type.name not in _HELD and not attribute.is_ref():
                 raise UsageError(
-                    f"onnx-graphsurgeon cannot hold the attribute {attribute.name!r} "
-                    f"of type {attribute.type.name}",
+                    f"onnx-graphsurgeon cannot hold the attribute {attribute.name!r} of type {attribute.type.name}",
                     where=f"node {node.name or node.op_type!r}",
                     hint="ask for another kind of model: as_='proto' or as_='ir'",
                 )

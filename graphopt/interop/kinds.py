@@ -29,8 +29,7 @@ _CLASSES = {
     ("onnx_graphsurgeon", "Graph"): Kind.GRAPHSURGEON,
 }
 _ACCEPTED = (
-    "a path, bytes, graphopt.Model, onnx.ModelProto, onnx_ir.Model, torch.onnx.ONNXProgram "
-    "or onnx_graphsurgeon.Graph"
+    "a path, bytes, graphopt.Model, onnx.ModelProto, onnx_ir.Model, torch.onnx.ONNXProgram or onnx_graphsurgeon.Graph"
 )
 
 

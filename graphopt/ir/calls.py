@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 import onnx
 import onnx_ir as oir
 
-from graphopt.ir.prepare import Identifier, graphs
-
-_OPAQUE = "graphopt.opaque"
+from graphopt.ir.prepare import OPAQUE, Identifier, graphs
 
 
 @dataclass(slots=True)
@@ -71,6 +69,7 @@ def body_model(
     for name in function.output:
         model.graph.output.add(name=name)
     model.graph.node.extend(function.node)
+    model.opset_import.add(domain=OPAQUE, version=1)
     for graph in graphs(model.graph):
         for node in graph.node:
             _substitute(node, attributes)
@@ -84,7 +83,7 @@ def _substitute(node: onnx.NodeProto, attributes: dict[str, onnx.AttributeProto 
         if not reference:
             continue
         if reference not in attributes:
-            node.domain = _OPAQUE
+            node.domain = OPAQUE
             return
         value = attributes[reference]
         if value is None:

@@ -102,5 +102,5 @@ class _ModelCheck(GraphCheck):
         number = {key: index for index, key in enumerate(keys)}
         cycle = find_cycle([{number[callee] for callee in self.functions[key]} for key in keys])
         if cycle:
-            names = [spell(keys[index]) for index in reversed(cycle)]
+            names = [spell(keys[index]) for index in (cycle[0], *reversed(cycle[1:]))]
             raise self.error(f"functions call each other in a cycle: {' -> '.join([*names, names[0]])}")

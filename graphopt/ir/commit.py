@@ -321,6 +321,6 @@ def _drop_if_unused(editor: Editor, value: oir.Value) -> None:
     graph = value.graph
     if not value.is_initializer() or value.is_graph_input() or value.is_graph_output():
         return
-    if isinstance(graph, oir.Graph) and value.name in graph.initializers:
+    if isinstance(graph, oir.Graph) and value.name is not None and value.name in graph.initializers:
         del graph.initializers[value.name]
     editor.model.facts.forget(value)

@@ -108,7 +108,7 @@ class _Check:
 
     def message(self, kind: Descriptor, start: int, end: int, path: str, depth: int) -> None:
         if depth > DEPTH:
-            raise WireError(f"{path or kind.name}: messages nested deeper than {DEPTH} levels", start)
+            raise WireError(f"{path[:40]}...{path[-40:]}: messages nested deeper than {DEPTH} levels", start)
         counts: dict[int, int] = {}
         pos = start
         while pos < end:

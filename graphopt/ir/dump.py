@@ -153,9 +153,7 @@ class _Dump:
             for graph in attribute.value:
                 self.graph(out.graphs.add(), graph)
 
-    def tensor(
-        self, out: onnx.TensorProto, tensor: ir.TensorProtocol, name: str | None, initializer: bool
-    ) -> None:
+    def tensor(self, out: onnx.TensorProto, tensor: ir.TensorProtocol, name: str | None, initializer: bool) -> None:
         """Write one tensor; initializers bear the name of their value."""
         raw = tensor.raw if isinstance(tensor, serde.TensorProtoTensor) else None
         large = tensor_bytes(tensor) > SMALL

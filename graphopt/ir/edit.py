@@ -39,10 +39,14 @@ class Rewrite:
 
     def constant(self, array: np.ndarray | oir.TensorProtocol, like: str = "constant") -> Value:
         """A new initializer that holds `array` (any shape; its dtype is kept), named after `like`."""
-        tensor = oir.tensor(np.ascontiguousarray(array).reshape(array.shape)) if isinstance(array, np.ndarray) else array
+        tensor: oir.TensorProtocol
+        if isinstance(array, np.ndarray):
+            tensor = oir.tensor(np.ascontiguousarray(array).reshape(array.shape))
+        else:
+            tensor = array
         value = oir.Value(name=self._editor.fresh_name(like), const_value=tensor)
         value.type = oir.TensorType(tensor.dtype)
-        value.shape = oir.Shape(tensor.shape)
+        value.shape = oir.Shape(tensor.shape.numpy())
         self._draft.constants.append(value)
         self._model.facts.add_constant(value)
         return Value(self._model, value)
@@ -163,7 +167,7 @@ class Editor:
         if raw.uses() or raw.is_graph_output() or raw.is_graph_input():
             raise ValueError(f"{value!r} is still in use")
         graph = raw.graph
-        if isinstance(graph, oir.Graph) and raw.name in graph.initializers:
+        if isinstance(graph, oir.Graph) and raw.name is not None and raw.name in graph.initializers:
             del graph.initializers[raw.name]
         self.model.facts.forget(raw)
 

@@ -15,11 +15,11 @@ import onnx_ir as oir
 
 from graphopt.ir import control, shapes
 from graphopt.ir.constants import Constants
-from graphopt.ir.dims import Dim, Shape, provably_equal
+from graphopt.ir.dims import Dim, Shape, provably_equal, static
 from graphopt.ir.fast import fast_types
 from graphopt.ir.kernel import Array
 from graphopt.ir.native import Fact, Translator, infer_node, merged, node_proto, tensor_proto
-from graphopt.ir.schemas import Inconsistent, check_arity, defaults, lookup, refusal
+from graphopt.ir.schemas import MISJUDGED, Inconsistent, check_arity, defaults, lookup, refusal
 from graphopt.ir.symbolic import ShapeValues
 
 __all__ = ["Facts", "Inconsistent", "provably_equal"]
@@ -219,7 +219,11 @@ class Facts:
         if quick is not None:
             return quick
         found = self._native(node, schema, inputs, imports) if native else nothing
-        return self._refined(node, version, found) if node.domain == "" else found
+        if node.domain != "":
+            return found
+        if node.op_type in MISJUDGED:
+            found = [fact._replace(shape=None) for fact in found]
+        return self._refined(node, version, found)
 
     def _native(
         self, node: oir.Node, schema: onnx.defs.OpSchema, inputs: list[Fact], imports: Mapping[str, int]
@@ -237,7 +241,16 @@ class Facts:
             array = None if value is None else self._contents(node.op_type, i, value)
             if array is not None:
                 data[names[i]] = tensor_proto(names[i], array)
-        inferred = infer_node(schema, node_proto(node, names, results), types, data, imports)
+        proto = node_proto(node, names, results)
+        try:
+            inferred = infer_node(schema, proto, types, data, imports)
+        except Inconsistent:
+            # Some of its functions take an unknown size for 0 or for a wrong one: ask again without those.
+            vague = [f if static(f.shape) else f._replace(shape=None) for f in inputs]
+            if vague == inputs:
+                raise
+            types = {n: self.translator.to_proto(fact) for n, fact in zip(names, vague, strict=True) if n}
+            inferred = infer_node(schema, proto, types, data, imports)
         invented: dict[str, Dim] = {}
         return [self.translator.from_proto(inferred.get(n, onnx.TypeProto()), invented) for n in results]
 

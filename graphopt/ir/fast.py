@@ -31,8 +31,9 @@ def _signature(op: str, version: int) -> _Signature | None:
     if schema is None:
         return None
     inputs = tuple((formal.name, formal.type_str, frozenset(map(_dtype, formal.types))) for formal in schema.inputs)
-    result = schema.outputs[0].type_str
-    return _Signature(inputs, _dtype(result) if result.startswith("tensor(") else result)
+    result = schema.outputs[0]
+    tied = any(variable == result.type_str for _, variable, _ in inputs)
+    return _Signature(inputs, result.type_str if tied else _dtype(next(iter(result.types))))
 
 
 def _dtype(name: str) -> oir.DataType:

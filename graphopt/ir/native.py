@@ -179,9 +179,12 @@ def _plain(error: Exception) -> str:
 
 
 def infer_model(proto: onnx.ModelProto) -> tuple[onnx.ModelProto | None, str | None]:
-    """Infer a whole model, or say why that failed."""
+    """Infer a whole model, or say why that failed.
+
+    Without data propagation: onnx follows shape tensors of any length, so a chain of doubling Concats hangs it.
+    """
     try:
-        return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True), None
+        return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=False), None
     except Exception as error:  # as above; an inconsistent model loses its facts, not the run
         return None, _plain(error)
 

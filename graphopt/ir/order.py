@@ -31,7 +31,7 @@ def stable_order(needs: Sequence[Set[int]]) -> list[int] | None:
 
 
 def find_cycle(needs: Sequence[Set[int]]) -> list[int]:
-    """The indices of one cycle, each needed by the next one; empty if there is none."""
+    """The indices of one cycle from the lowest on, each needed by the next one; empty if there is none."""
     done = [False] * len(needs)
     for start in range(len(needs)):
         place: dict[int, int] = {}
@@ -41,7 +41,9 @@ def find_cycle(needs: Sequence[Set[int]]) -> list[int]:
             if pending:
                 index = pending.pop()
                 if index in place:
-                    return [node for node, _ in path[place[index] :]][::-1]
+                    cycle = [node for node, _ in path[place[index] :]][::-1]
+                    first = cycle.index(min(cycle))
+                    return cycle[first:] + cycle[:first]
                 if not done[index]:
                     place[index] = len(path)
                     path.append((index, pending))

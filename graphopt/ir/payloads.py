@@ -158,19 +158,18 @@ class Payloads:
         location = entries.get("location", "")
         offset = self._number(entries.get("offset", "0"), "offset", label)
         length = self._number(entries.get("length", str(needed)), "length", label)
-        own = location == f"{self.marker}:0"
-        if own and len(tensor.external_data) != 3:
-            raise self._error(f"{label} has more than one raw_data")
+        marked = sum(entry.value == f"{self.marker}:0" for entry in tensor.external_data)
+        if marked and len(tensor.external_data) != 3:
+            both = "more than one raw_data" if marked > 1 else "both raw data and external data"
+            raise self._error(f"{label} has {both}")
         self._require_length(length, needed, dtype, tuple(tensor.dims), label)
-        if own:
+        if marked:
             return True
         index = self._open(location, label)
         self._read(tensor, index, location, offset, length, label)
         return length > SMALL
 
-    def _read(
-        self, tensor: onnx.TensorProto, index: int, location: str, offset: int, length: int, label: str
-    ) -> None:
+    def _read(self, tensor: onnx.TensorProto, index: int, location: str, offset: int, length: int, label: str) -> None:
         """Take small external data into the message, where shape inference sees it; mark the rest."""
         source = self._sources[index]
         assert isinstance(source, FileRef)
@@ -244,9 +243,7 @@ class Payloads:
             raise self._error(f"{label}: the {what} {text!r} of its external data is not a number of bytes")
         return int(text)
 
-    def _require_length(
-        self, length: int, needed: int, dtype: ir.DataType, dims: tuple[int, ...], label: str
-    ) -> None:
+    def _require_length(self, length: int, needed: int, dtype: ir.DataType, dims: tuple[int, ...], label: str) -> None:
         if length != needed:
             shape = f"{dtype.name} {list(dims)}"
             raise self._error(f"{label} has {length} bytes of data where {shape} needs {needed}")

@@ -5,20 +5,22 @@
 * Sizes of graph inputs that have no name get one each.
 * A local function that is called like an ONNX operator is moved to a domain of its own, because the inference
   would take it for the operator.
+* Operators whose inference functions are known to be wrong are hidden.
 * Local functions are left out when inlining them all would explode, or when they call themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx
 
 from graphopt.ir.dims import Dim
 from graphopt.ir.native import Translator
-from graphopt.ir.schemas import is_standard, lookup
+from graphopt.ir.schemas import MISJUDGED, is_standard, lookup
 
+OPAQUE = "graphopt.opaque"  # a domain without schemas
 _SHADOWED = "graphopt.shadowed"
 _MAX_FUNCTION = 20_000
 _MAX_INLINED = 200_000
@@ -59,6 +61,9 @@ def prepare(source: onnx.ModelProto, translator: Translator) -> Prepared:
     for function in model.functions:
         del function.value_info[:]
     _move_shadows(model, functions)
+    _import_domains(model, (node for graph in graphs(model.graph) for node in graph.node))
+    for function in model.functions:
+        _import_domains(function, (node for body in _function_graphs(function) for node in body))
     copies = {key: _copied(f) for key, f in functions.items()}
     _drop_explosive(model)
     return Prepared(model, copies)
@@ -101,9 +106,12 @@ def _strip(
     for node in graph.node:
         domain = standard(node.domain)
         version = imports.get(domain)
+        if identifier(node) in functions:
+            continue
         if version is None or lookup(domain, node.op_type, version) is None:
-            if identifier(node) not in functions:
-                opaque.update(node.output)
+            opaque.update(node.output)
+        elif node.op_type in MISJUDGED:
+            node.domain = OPAQUE
     kept = [value for value in graph.value_info if value.name in opaque]
     for value in [*kept, *graph.output]:
         if value.name not in opaque:
@@ -120,10 +128,8 @@ def _move_shadows(model: onnx.ModelProto, functions: dict[Identifier, onnx.Funct
     shadows = {key for key in functions if is_standard(key[0], key[1])}
     if not shadows:
         return
-    model.opset_import.add(domain=_SHADOWED, version=1)
     bodies = [node for graph in graphs(model.graph) for node in graph.node]
     for key, function in functions.items():
-        function.opset_import.add(domain=_SHADOWED, version=1)
         bodies += [node for graph in _function_graphs(function) for node in graph]
         if key in shadows:
             function.domain, function.name = _SHADOWED, f"{key[0]}:{key[1]}"
@@ -131,6 +137,14 @@ def _move_shadows(model: onnx.ModelProto, functions: dict[Identifier, onnx.Funct
         key = identifier(node)
         if key in shadows:
             node.domain, node.op_type = _SHADOWED, f"{key[0]}:{key[1]}"
+
+
+def _import_domains(scope: onnx.ModelProto | onnx.FunctionProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """One node of a domain that is not imported would fail the inference of everything."""
+    known = {standard(o.domain) for o in scope.opset_import} | {""}
+    for domain in dict.fromkeys(standard(node.domain) for node in nodes):
+        if domain not in known:
+            scope.opset_import.add(domain=domain, version=1)
 
 
 def _function_graphs(function: onnx.FunctionProto) -> Iterator[list[onnx.NodeProto]]:

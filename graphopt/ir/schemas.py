@@ -12,6 +12,10 @@ import onnx.helper
 from graphopt.errors import GraphoptError
 
 
+# The inference functions of these read symbolic sizes as 0, or are wrong: their shapes are not believed.
+MISJUDGED = frozenset({"Attention", "STFT"})
+
+
 class Inconsistent(GraphoptError):
     """A node that ONNX does not allow: no such operator at this opset, or types and shapes it refuses."""
 

@@ -80,9 +80,7 @@ class GraphCheck:
     def error(self, what: str, hint: str | None = None) -> ModelError:
         return ModelError(what, where=self.where, hint=hint)
 
-    def graph(
-        self, graph: onnx.GraphProto, imports: dict[str, int], calls: set[Key], inside: str
-    ) -> dict[str, str]:
+    def graph(self, graph: onnx.GraphProto, imports: dict[str, int], calls: set[Key], inside: str) -> dict[str, str]:
         """Check one graph; returns the names that must come from outside, with who reads each."""
         if graph.sparse_initializer:
             name = graph.sparse_initializer[0].values.name

@@ -338,6 +338,36 @@ def _pool(site: Site) -> Sequence[Shape | None]:
     return [*found, *found] if site.outputs > 1 else found
 
 
+def _attention(site: Site) -> Sequence[Shape | None]:
+    """The result, the keys and values for the next call, and the scores; see Attention in ONNX's opset 23."""
+    q, k, v = (site.shape(i) for i in range(3))
+    if q is None or k is None or v is None or not len(q) == len(k) == len(v):
+        return ()
+    heads, kv_heads = site.attr("q_num_heads"), site.attr("kv_num_heads")
+    if len(q) == 4:
+        heads, kv_heads, key_size, value_size = q[1], k[1], k[3], v[3]
+        result: Shape = (q[0], heads, q[2], value_size)
+    elif len(q) == 3 and heads and kv_heads:
+        key_size, value_size = _quotient(k[2], kv_heads), _quotient(v[2], kv_heads)
+        result = (q[0], q[1], None if value_size is None else value_size * heads)
+    else:
+        return ()
+    total = k[-2]
+    if site.given(4):
+        past = site.shape(4)
+        total = None if past is None or past[2] is None or total is None else past[2] + total
+    return [
+        result,
+        (q[0], kv_heads, total, key_size),
+        (q[0], kv_heads, total, value_size),
+        (q[0], heads, q[-2], total),
+    ]
+
+
+def _quotient(size: Size, divisor: int) -> Size:
+    return None if size is None else exact_quotient(size, divisor)
+
+
 _SAME = (
     "Abs Acos Asin Atan BatchNormalization Cast Ceil Celu Clip Cos CumSum DequantizeLinear Dropout Elu Erf Exp Floor Gelu "
     "GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LayerNormalization "
@@ -352,6 +382,7 @@ BROADCASTING = (
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME, _same),
     **dict.fromkeys(BROADCASTING, _elementwise),
+    "Attention": _attention,
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Expand": _expand,

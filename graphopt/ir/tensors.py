@@ -194,9 +194,7 @@ class FileTensor(SpanTensor):
         doc_string: str | None = None,
         metadata_props: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(
-            dtype, shape, length, name=name, doc_string=doc_string, metadata_props=metadata_props
-        )
+        super().__init__(dtype, shape, length, name=name, doc_string=doc_string, metadata_props=metadata_props)
         self.file = file
         self.offset = offset
 
@@ -234,9 +232,7 @@ class BufferTensor(SpanTensor):
         doc_string: str | None = None,
         metadata_props: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(
-            dtype, shape, len(data), name=name, doc_string=doc_string, metadata_props=metadata_props
-        )
+        super().__init__(dtype, shape, len(data), name=name, doc_string=doc_string, metadata_props=metadata_props)
         self._data = data
 
     def __repr__(self) -> str:

@@ -118,7 +118,7 @@ class _Collector:
 
 
 def _grouped(sizes: Mapping[str, int]) -> Iterable[list[str]]:
-    """Names in groups of at most `_GROUP_BYTES`; a batch is run once for each, to hold that many at a time."""
+    """Names in groups of at most `_GROUP_BYTES`; a batch is run once for each, to hold no more at a time."""
     group: list[str] = []
     total = 0
     for name, size in sizes.items():

@@ -147,9 +147,7 @@ class _Insertion:
         with self.edit.rewrite("quant.weight", at=first.node, sources=[h.node for h in group]) as rw:
             stored = rw.constant(integers, like=f"{name}_int8")
             scales = rw.constant(scale, like=f"{name}_scale")
-            zero = rw.constant(
-                zeros, like=f"{name}_zero_point"
-            )  # optional in ONNX, but QGemm is not chosen without
+            zero = rw.constant(zeros, like=f"{name}_zero_point")  # optional in ONNX, but QGemm is not chosen without
             dq = self._dequantized(rw, [stored, scales, zero], axis, weight)
             for h in group:
                 rw.set_input(h.node, 1, dq)

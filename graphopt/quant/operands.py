@@ -114,8 +114,8 @@ def redundant_activation(node: Node) -> tuple[bool, float | None]:
 
 
 def _why_not_const(w: Value, node: Node) -> str:
-    if w.is_input:
-        return "its weight is an input, which a caller may set"
+    if w.is_input and w.is_initializer:
+        return "its weight is also an input of the model, so a caller may set it"
     if node.op == "MatMul":
         return "both operands are activations; they stay float"
     return "its weight is computed at run time"
@@ -178,9 +178,7 @@ def _gemm_bias(node: Node, channels: int) -> Bias | str | None:
         return None
     if node.attr("alpha", 1.0) != 1.0 or node.attr("beta", 1.0) != 1.0:
         return "alpha or beta is not 1; fold them into the weight and the bias first"
-    return (
-        _bias_of(value, node, 2, channels) or "its third input is no constant bias with one value per channel"
-    )
+    return _bias_of(value, node, 2, channels) or "its third input is no constant bias with one value per channel"
 
 
 def _added_bias(node: Node, channels: int) -> Bias | None:

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Declined", "Pair", "Plan", "Selection", "plan"]
 
 
-_COARSE = (
-    "opset {} has one scale per weight only: accuracy is better from opset {} on, convert the model to it"
-)
+_COARSE = "opset {} has one scale per weight only: accuracy is better from opset {} on, convert the model to it"
 _INSIDE = "it stands in a body or function, where activations are not calibrated"
 
 
@@ -88,9 +86,7 @@ class Plan:
         return list(dict.fromkeys(pair.like for pair in self.pairs))
 
 
-def plan(
-    model: Model, table: QuantTable, selection: Selection | None = None, *, per_channel: bool = True
-) -> Plan:
+def plan(model: Model, table: QuantTable, selection: Selection | None = None, *, per_channel: bool = True) -> Plan:
     """Decide what runs on integers. Linear in the size of the model; reads each weight once.
 
     Without `per_channel`, and where neither opset nor target has it, a weight gets one scale.

@@ -47,7 +47,7 @@ class Range:
 
 @dataclass(frozen=True, eq=False)
 class QuantParams:
-    """A scale (float32) and a zero point (of the quantized type), both scalars or both of shape [channels]."""
+    """A scale (float32) and a zero point (of the quantized type), both of shape [] or both [channels]."""
 
     scale: Array
     zero_point: Array
@@ -62,9 +62,7 @@ def check_method(method: str, percentile: float) -> None:
     if method not in METHODS:
         raise UsageError(f"unknown calibration method {method!r}", hint=nearest(method, METHODS))
     if not 50.0 < percentile <= 100.0:
-        raise UsageError(
-            f"percentile is {percentile:g}", hint="give a value above 50 and up to 100, such as 99.99"
-        )
+        raise UsageError(f"percentile is {percentile:g}", hint="give a value above 50 and up to 100, such as 99.99")
 
 
 def range_of(statistics: TensorStatistics, method: str = "minmax", percentile: float = 99.99) -> Range:
@@ -158,7 +156,7 @@ def quantize(array: Array, params: QuantParams, axis: int | None = None) -> Arra
         scale, zero_point = scale.reshape(view), zero_point.reshape(view)
     smallest, largest = _LIMITS[params.dtype]
     scaled = np.rint(array / scale) + zero_point.astype(np.float32)
-    return np.clip(scaled, smallest, largest).astype(params.dtype)
+    return np.asarray(np.clip(scaled, smallest, largest), params.dtype)
 
 
 def quantize_bias(bias: Array, x_scale: Array, w_scale: Array) -> tuple[Array, Array]:

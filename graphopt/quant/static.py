@@ -87,9 +87,7 @@ def quantize_static(
         return Quantized((), _declined(placement), 0, None, bits)
     names = [v.name for v in placement.calibrated]
     batches = _invented(model, seed) if data is None else data
-    calibration = calibrate(
-        model, names, batches, synthetic=data is None, progress=_teller(progress, "calibration")
-    )
+    calibration = calibrate(model, names, batches, synthetic=data is None, progress=_teller(progress, "calibration"))
     statistics = calibration.statistics
     method, percentile = options.method, options.percentile
     ranges = {v: range_of(statistics[v.name], method, percentile) for v in placement.calibrated}
@@ -117,4 +115,6 @@ def _declined(placement: Plan) -> list[tuple[str, str, str]]:
 
 
 def _invented(model: Model, seed: int) -> Iterable[Feeds]:
-    return (synthesize(model.ir, model.facts, seed=s) for s in itertools.islice(itertools.count(seed), SYNTHETIC_BATCHES))
+    return (
+        synthesize(model.ir, model.facts, seed=s) for s in itertools.islice(itertools.count(seed), SYNTHETIC_BATCHES)
+    )

@@ -23,7 +23,7 @@ import onnx_ir as oir
 
 from graphopt.ir.model import Model
 from graphopt.report.measure import operators
-from graphopt.report.overview import port
+from graphopt.report.overview import dtype_name, port
 
 SCHEMA = "graphopt.diff/1"
 
@@ -155,13 +155,13 @@ def _tensors(model: Model) -> dict[str, oir.TensorProtocol]:
 
 
 def _tensor(name: str, tensor: oir.TensorProtocol) -> dict[str, Any]:
-    return {"name": name, "dtype": tensor.dtype.name.lower(), "shape": [int(d) for d in tensor.shape]}  # type: ignore[arg-type]
+    return {"name": name, "dtype": dtype_name(tensor.dtype), "shape": [int(d) for d in tensor.shape]}  # type: ignore[arg-type]
 
 
 def _compare(a: oir.TensorProtocol, b: oir.TensorProtocol) -> dict[str, Any] | None:
     """None for equal bits, else the largest difference, or why there is none to speak of."""
     if a.dtype != b.dtype:
-        return {"max_abs": None, "why": f"{a.dtype.name.lower()} became {b.dtype.name.lower()}"}
+        return {"max_abs": None, "why": f"{dtype_name(a.dtype)} became {dtype_name(b.dtype)}"}
     if list(a.shape) != list(b.shape):
         return {"max_abs": None, "why": f"{_shape(a)} became {_shape(b)}"}
     x, y = a.numpy().reshape(-1), b.numpy().reshape(-1)

@@ -68,13 +68,14 @@ class _Sizes:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
+        self._numbers: dict[Dim, int] = {}
         self.symbols: set[str] = set()
 
     def shape(self, value: oir.Value | None) -> tuple[int, ...] | None:
         known = None if value is None else self._facts.shape(value)
         if known is None or None in known:
             return None
-        return tuple(self._number(d) for d in known if d is not None)
+        return tuple([d if isinstance(d, int) else self._number(d) for d in known if d is not None])
 
     def nbytes(self, value: oir.Value) -> int | None:
         """Bytes of a tensor, None if its type or shape is not known; text counts as nothing."""
@@ -93,11 +94,11 @@ class _Sizes:
         found = None if value is None else self._facts.splat(value)
         return None if found is None else int(found)
 
-    def _number(self, dim: int | Dim) -> int:
-        if isinstance(dim, int):
-            return dim
-        self.symbols.update(_names(dim))
-        return max(1, _at_one(dim))
+    def _number(self, dim: Dim) -> int:
+        if dim not in self._numbers:
+            self.symbols.update(_names(dim))
+            self._numbers[dim] = max(1, _at_one(dim))
+        return self._numbers[dim]
 
 
 def _names(dim: Dim) -> set[str]:
@@ -186,9 +187,10 @@ class _Macs:
         known = [cost for cost in costs if cost is not None]
         if len(known) < len(costs):
             return None
-        if node.op_type != "If" and sum(known):
-            return sum(known) * self._iterations(node, bodies[0])
-        return max(known)
+        if node.op_type == "If":
+            return max(known)
+        total = sum(known)
+        return total * self._iterations(node, bodies[0]) if total else 0
 
     def _iterations(self, node: oir.Node, body: oir.Graph) -> int:
         """How often a body runs: a Loop's constant count, the length that a Scan goes over, else 1."""
@@ -209,7 +211,8 @@ class _Macs:
 def _peak(graph: oir.Graph, sizes: _Sizes) -> int | None:
     """The most bytes of activations alive at once, if each dies after its last reader.
 
-    Inputs live from the start, outputs to the end; constants are weights and do not count.
+    Inputs live from the start, outputs to the end; constants are weights and do not count. None where the
+    size of a value is not known.
     """
     roots: dict[oir.Value, oir.Value] = {}
     last = _last_uses(graph, roots)
@@ -223,7 +226,7 @@ def _peak(graph: oir.Graph, sizes: _Sizes) -> int | None:
             return True
         nbytes = sizes.nbytes(value)
         if nbytes is None:
-            return False
+            return value not in last  # of what nobody reads, the size may remain open
         alive[value] = nbytes
         ends.setdefault(last.get(value, -1), []).append(value)
         now += nbytes

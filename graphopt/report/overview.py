@@ -1,18 +1,18 @@
 """What a model is: the source of `graphopt inspect`, as the JSON schema `graphopt.inspect/1`.
 
-    schema                "graphopt.inspect/1"
-    path                  the file
-    ir_version, producer  of the file
-    opsets                {domain: version}, the standard domain as "ai.onnx"
-    inputs, outputs       [{name, dtype, shape}]: shape a list of numbers and texts, null: not known
-    nodes, parameters, weight_bytes, file_bytes, macs, peak_bytes, operators, opset, assumed
-                          as in `graphopt.report/1`
-    weights               {dtype: bytes}
-    functions             [{name, nodes}]: local functions
-    bodies                how many graphs stand in If, Loop and Scan
-    external_data         whether weights lie in other files
-    quantization          {quantize, dequantize, dynamic, integer_operators}: how many operators of each kind
-    metadata              {key: text}
+schema                "graphopt.inspect/1"
+path                  the file
+ir_version, producer  of the file
+opsets                {domain: version}, the standard domain as "ai.onnx"
+inputs, outputs       [{name, dtype, shape}]: shape a list of numbers and texts, null: not known
+nodes, parameters, weight_bytes, file_bytes, macs, peak_bytes, operators, opset, assumed
+                      as in `graphopt.report/1`
+weights               {dtype: bytes}
+functions             [{name, nodes}]: local functions
+bodies                how many graphs stand in If, Loop and Scan
+external_data         whether weights lie in other files
+quantization          {quantize, dequantize, dynamic, integer_operators}: how many operators of each kind
+metadata              {key: text}
 """
 
 from __future__ import annotations
@@ -70,9 +70,14 @@ def port(value: Value) -> dict[str, Any]:
     shape = value.shape
     return {
         "name": value.name,
-        "dtype": value.dtype.name.lower() if value.dtype is not None else None,
+        "dtype": None if value.dtype is None else dtype_name(value.dtype),
         "shape": None if shape is None else [d if isinstance(d, int) or d is None else str(d) for d in shape],
     }
+
+
+def dtype_name(dtype: oir.DataType) -> str:
+    """An element type as numpy spells it: float32 and not FLOAT."""
+    return {"FLOAT": "float32", "DOUBLE": "float64"}.get(dtype.name, dtype.name.lower())
 
 
 def _weights(model: Model) -> Counter[str]:
@@ -81,10 +86,11 @@ def _weights(model: Model) -> Counter[str]:
     for graph in model.raw_graphs():
         tensors = [v.const_value for v in graph.initializers.values()]
         for node in graph:
-            tensors += [a.value for a in node.attributes.values() if a.type == oir.AttributeType.TENSOR and not a.is_ref()]
+            attributes = [a for a in node.attributes.values() if not a.is_ref()]
+            tensors += [a.value for a in attributes if a.type == oir.AttributeType.TENSOR]
         for tensor in tensors:
             if tensor is not None:
-                found[tensor.dtype.name.lower()] += int(tensor.nbytes)
+                found[dtype_name(tensor.dtype)] += int(tensor.nbytes)
     return found
 
 

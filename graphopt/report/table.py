@@ -6,6 +6,7 @@ Text only: what carries meaning is said in words and not by colour, so that a pi
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,8 @@ def _metric(before: float, after: float) -> tuple[str, str, str, str, str]:
 
 
 def _passes(passes: list[PassSummary]) -> Table:
-    made = table("pass", "rewrites", "nodes", "time", "what it did", right=("rewrites", "nodes", "time"), fold="what it did")
+    numbers = ("rewrites", "nodes", "time")
+    made = table("pass", *numbers, "what it did", right=numbers, fold="what it did")
     for item in passes:
         nodes = str(item.nodes_after)
         if item.nodes_before != item.nodes_after:
@@ -152,7 +154,7 @@ def _deeds(item: PassSummary) -> Text:
     for n, rule, reason in reasons[:_REASONS_SHOWN]:
         lines.append(f"\nnot {rule} ×{n}: {reason}", style="dim")
     if len(reasons) > _REASONS_SHOWN:
-        lines.append(f"\n… more with --stats", style="dim")
+        lines.append("\n… more with --stats", style="dim")
     return lines
 
 
@@ -161,15 +163,14 @@ def _short(rule: str, item: PassSummary) -> str:
 
 
 def _rules(passes: list[PassSummary]) -> Table:
-    made = table("rule", "tried", "fired", "declined", "because", right=("tried", "fired", "declined"), fold="because")
+    numbers = ("tried", "fired", "declined")
+    made = table("rule", *numbers, "because", right=numbers, fold="because")
     for item in passes:
         for name in sorted({*item.tried, *item.fired, *item.declined}):
-            reasons = item.declined.get(name, {})
+            reasons = item.declined.get(name, Counter[str]())
             lines = [f"{reason} ×{n}" for reason, n in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))]
             tried = str(item.tried[name]) if name in item.tried else ""
-            made.add_row(
-                name, tried, str(item.fired[name]), str(sum(reasons.values())), "\n".join(lines)
-            )
+            made.add_row(name, tried, str(item.fired[name]), str(reasons.total()), "\n".join(lines))
     return made
 
 
@@ -229,8 +230,10 @@ def _decibels(snr: float) -> str:
 
 def _quantization(report: Report) -> Iterator[Text]:
     if report.calibration == "synthetic":
-        yield Text("SYNTHETIC CALIBRATION: the ranges come from made-up inputs; give real ones with --data",
-                   style="bold yellow")
+        yield Text(
+            "SYNTHETIC CALIBRATION: the ranges come from made-up inputs; give real ones with --data",
+            style="bold yellow",
+        )
     elif report.calibration is not None:
         yield Text("calibrated on the data that was given")
     coverage: Coverage | None = report.coverage
@@ -239,7 +242,8 @@ def _quantization(report: Report) -> Iterator[Text]:
     total = coverage.integer + coverage.float
     floats = {op.op for op in coverage.left}
     kernels = ", ".join(f"{kernel} ×{n}" for kernel, n in coverage.kernels.items() if kernel not in floats)
-    yield Text(f"{coverage.integer} of {total} operators with weights run on integers" + (f": {kernels}" if kernels else ""))
+    line = f"{coverage.integer} of {total} operators with weights run on integers"
+    yield Text(f"{line}: {kernels}" if kernels else line)
     if coverage.left:
         named = ", ".join(f"{op.name} ({op.op})" for op in coverage.left[:_LEFT_SHOWN])
         more = len(coverage.left) - _LEFT_SHOWN

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from graphopt.ir.dims import Dim
-    from graphopt.ir.value import DType, Node, Value
+    from graphopt.ir.value import DType, Value
 
 T = TypeVar("T")
 
@@ -87,37 +87,37 @@ class Tensor:
 
     # -- operators
     def __add__(self, other: Operand) -> Tensor:
-        return op.Add(self, other)
+        return _call("Add", self, other)
 
     def __radd__(self, other: Operand) -> Tensor:
-        return op.Add(other, self)
+        return _call("Add", other, self)
 
     def __sub__(self, other: Operand) -> Tensor:
-        return op.Sub(self, other)
+        return _call("Sub", self, other)
 
     def __rsub__(self, other: Operand) -> Tensor:
-        return op.Sub(other, self)
+        return _call("Sub", other, self)
 
     def __mul__(self, other: Operand) -> Tensor:
-        return op.Mul(self, other)
+        return _call("Mul", self, other)
 
     def __rmul__(self, other: Operand) -> Tensor:
-        return op.Mul(other, self)
+        return _call("Mul", other, self)
 
     def __truediv__(self, other: Operand) -> Tensor:
-        return op.Div(self, other)
+        return _call("Div", self, other)
 
     def __rtruediv__(self, other: Operand) -> Tensor:
-        return op.Div(other, self)
+        return _call("Div", other, self)
 
     def __pow__(self, other: Operand) -> Tensor:
-        return op.Pow(self, other)
+        return _call("Pow", self, other)
 
     def __matmul__(self, other: Operand) -> Tensor:
-        return op.MatMul(self, other)
+        return _call("MatMul", self, other)
 
     def __neg__(self) -> Tensor:
-        return op.Neg(self)
+        return _call("Neg", self)
 
     def __or__(self, other: Operand) -> Tensor:
         return Alt((*_options(self), *_options(lift(other))))
@@ -256,6 +256,10 @@ op = Domain()
 def lift(x: Operand) -> Any:
     """`x` as an expression: tensors and None stay, anything else becomes a literal."""
     return x if x is None or isinstance(x, Tensor) else Literal(x)
+
+
+def _call(name: str, *operands: Operand) -> Tensor:
+    return Out(OpExpr("", (name,), tuple(lift(x) for x in operands), {}, more=False))
 
 
 def _options(x: Any) -> tuple[Any, ...]:

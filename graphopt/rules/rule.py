@@ -31,6 +31,12 @@ class Accuracy(enum.IntEnum):
     FAST = 2
     APPROX = 3
 
+    @property
+    def label(self) -> AccuracyName:
+        """The name as rules, options and reports spell it."""
+        labels: tuple[AccuracyName, ...] = ("exact", "close", "fast", "approx")
+        return labels[self]
+
 
 @dataclass(frozen=True, eq=False)
 class Rule(Generic[P]):

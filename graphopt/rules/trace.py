@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from graphopt.errors import RuleError, nearest
-from graphopt.rules.expr import ANY, Alt, AttrVar, Literal, NodeVar, Out, OpExpr, Tensor, Var
+from graphopt.rules.expr import ANY, Alt, AttrVar, Literal, NodeVar, OpExpr, Out, Tensor, Var
 
 Variable = Var | AttrVar | NodeVar
 
@@ -98,11 +98,13 @@ def check_operator(node: OpExpr, place: str) -> None:
     for name in node.ops:
         if not defs.has(name, node.domain):
             known = {s.name for s in defs.get_all_schemas() if s.domain == node.domain}
-            raise RuleError(f"there is no operator {name!r}", where=place, hint=nearest(name, known).split("? ")[0] + "?")
+            hint = nearest(name, known).split("? ")[0] + "?"
+            raise RuleError(f"there is no operator {name!r}", where=place, hint=hint)
         attributes = _attributes(name, node.domain)
         for attribute in node.attrs:
             if attribute not in attributes:
-                raise RuleError(f"{name} has no attribute {attribute!r}", where=place, hint=nearest(attribute, attributes))
+                hint = nearest(attribute, attributes)
+                raise RuleError(f"{name} has no attribute {attribute!r}", where=place, hint=hint)
 
 
 def _attributes(name: str, domain: str) -> set[str]:

@@ -96,12 +96,9 @@ def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
     _one_of(plain, "bias", ("int32", "float"), where)
     return QuantTable(
         **plain,
-        weighted={
-            op: _weighted(row, f"{where}, weighted.{op}") for op, row in data.get("weighted", {}).items()
-        },
+        weighted={op: _weighted(row, f"{where}, weighted.{op}") for op, row in data.get("weighted", {}).items()},
         elementwise={
-            op: _elementwise(row, f"{where}, elementwise.{op}")
-            for op, row in data.get("elementwise", {}).items()
+            op: _elementwise(row, f"{where}, elementwise.{op}") for op, row in data.get("elementwise", {}).items()
         },
         data_movement={op: dict(row) for op, row in data.get("data_movement", {}).items()},
         float={op: str(reason) for op, reason in data.get("float", {}).items()},

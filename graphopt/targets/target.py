@@ -101,9 +101,7 @@ def _read(path: Path) -> Target:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"not valid TOML: {error}", where=where, hint="see graphopt/targets/onnx.toml"
-        ) from None
+        raise UsageError(f"not valid TOML: {error}", where=where, hint="see graphopt/targets/onnx.toml") from None
     try:
         return _target(data, where)
     except (TypeError, ValueError, AttributeError) as error:

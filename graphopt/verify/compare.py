@@ -88,9 +88,7 @@ def compare(
 
 def _one(name: str, a: Array, b: Array | None, accuracy: Accuracy, tolerance: float | None) -> OutputReport:
     def refuse(why: str) -> OutputReport:
-        return OutputReport(
-            name, a.dtype.name, a.shape, False, why, math.inf, math.inf, 0.0, -math.inf, a.size
-        )
+        return OutputReport(name, a.dtype.name, a.shape, False, why, math.inf, math.inf, 0.0, -math.inf, a.size)
 
     if b is None:
         return refuse("the result has no such output")
@@ -111,24 +109,22 @@ def _one(name: str, a: Array, b: Array | None, accuracy: Accuracy, tolerance: fl
 
 
 def _floats(name: str, a: Array, b: Array, accuracy: Accuracy, limit: float, differing: int) -> OutputReport:
-    x, y = _wide(a), _wide(b)
+    x, y = _wide(a) / 4, _wide(b) / 4  # so that no sum of two overflows; all measures but max_abs are ratios
     finite_x, finite_y = np.isfinite(x), np.isfinite(y)
     both = finite_x & finite_y
     x_finite, y_finite = x[both], y[both]
     gaps = np.abs(x_finite - y_finite)
-    rms = math.sqrt(_mean_square(x[finite_x]))
-    scale = np.abs(x_finite) + rms
+    scale = np.abs(x_finite) + _rms(x[finite_x])
     errors = np.divide(gaps, scale, out=np.where(gaps > 0, np.inf, 0.0), where=scale > 0)
     error = float(errors.max(initial=0.0))
-    noise = _mean_square(x_finite - y_finite)
-    signal = _mean_square(x_finite)
-    snr = math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+    noise, signal = _rms(x_finite - y_finite), _rms(x_finite)
+    snr = math.inf if noise == 0 else 20 * math.log10(signal / noise) if signal > 0 else -math.inf
     why = _specials(x, y, finite_x, finite_y, accuracy)
     if why is None:
         why = _judge(accuracy, limit, error, snr, differing, a.size)
     return OutputReport(
         name, a.dtype.name, a.shape, why is None, why,
-        max_abs=float(gaps.max(initial=0.0)), error=error, cosine=_cosine(x_finite, y_finite), snr=snr,
+        max_abs=4 * float(gaps.max(initial=0.0)), error=error, cosine=_cosine(x_finite, y_finite), snr=snr,
         differing=differing,
     )  # fmt: skip
 
@@ -145,9 +141,7 @@ def _specials(x: Array, y: Array, finite_x: Array, finite_y: Array, accuracy: Ac
     return f"{infinities} values are infinite on one side only" if infinities else None
 
 
-def _judge(
-    accuracy: Accuracy, limit: float, error: float, snr: float, differing: int, size: int
-) -> str | None:
+def _judge(accuracy: Accuracy, limit: float, error: float, snr: float, differing: int, size: int) -> str | None:
     if accuracy == "exact":
         return f"{differing} of {size} elements are not equal bit for bit"
     if accuracy == "approx":
@@ -180,10 +174,10 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "fc" or dtype.name.startswith(("bfloat", "float"))
 
 
-def _mean_square(values: Array) -> float:
-    """The mean of squares, without overflow for the largest values of the dtype."""
+def _rms(values: Array) -> float:
+    """The root of the mean square, without overflow for the largest values of the dtype."""
     peak = float(np.abs(values).max(initial=0.0))
-    return float(np.mean(np.square(values / peak))) * peak * peak if peak > 0 else 0.0
+    return math.sqrt(float(np.mean(np.square(values / peak)))) * peak if peak > 0 else 0.0
 
 
 def _cosine(x: Array, y: Array) -> float:

@@ -28,7 +28,7 @@ _KINDS = "give a .npz or .npy file, a folder of them, or from Python a list of d
 
 
 def load_data(spec: object, inputs: Inputs, *, batch: int = 32) -> Iterable[Sample]:
-    """The samples in `spec`: dicts with an array for each input, to iterate over as often as you like.
+    """The samples in `spec`: dicts with an array for each input, to iterate over as often as needed.
 
     `spec`: a path (.npz with an array for each input, .npy for a model of one input, or a folder of such
     files), a dict of arrays, an array, an iterable of dicts, or a function that returns one. Where the model's
@@ -112,9 +112,7 @@ def _from_path(path: Path, inputs: Wanted, batch: int) -> Iterable[Sample]:
     if not path.exists():
         raise DataError("no such file", where=str(path), hint=_KINDS)
     if path.suffix not in (".npz", ".npy"):
-        raise DataError(
-            f"cannot read data of kind {path.suffix or 'unknown'!r}", where=str(path), hint=_KINDS
-        )
+        raise DataError(f"cannot read data of kind {path.suffix or 'unknown'!r}", where=str(path), hint=_KINDS)
     return _Checked([_from_file(path, inputs, batch)])
 
 

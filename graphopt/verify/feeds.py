@@ -6,6 +6,7 @@ order, lengths that fit, images with the statistics of photographs. Not good eno
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ Rng = np.random.Generator
 
 _HINT = "give inputs with --data"
 _BIG = 100_000  # elements of all inputs together
+_MOST_ELEMENTS = 1 << 27
+_PERIOD = (1 << 20) - 3  # noise repeats after so many elements; a prime, so no axis repeats along with it
 _SHAPE_ONLY = {
     "Cast",
     "Flatten",
@@ -80,6 +83,9 @@ def synthesize(
     ports = ports_of(model)
     for port in ports:
         _require_possible(port)
+    count = elements(ports, plan)
+    if count > _MOST_ELEMENTS:
+        raise DataError(f"the inputs have {count} elements together: too many to make up", hint=_HINT)
     shapes = concrete(ports, plan)
     values = {value.name: value for value in model.graph.inputs}
     return {port.name: _make(values[port.name], port, shapes[port.name], facts, seed, plan) for port in ports}
@@ -91,9 +97,7 @@ def index_range(value: ir.Value, facts: Shapes | None = None) -> int | None:
     return min(sizes, default=None)
 
 
-def _make(
-    value: ir.Value, port: Port, shape: tuple[int, ...], facts: Shapes | None, seed: int, plan: Plan
-) -> Array:
+def _make(value: ir.Value, port: Port, shape: tuple[int, ...], facts: Shapes | None, seed: int, plan: Plan) -> Array:
     rng = np.random.default_rng([seed, zlib.crc32(port.name.encode())])
     assert port.dtype is not None
     dtype = numpy_dtype(port.dtype)
@@ -117,7 +121,8 @@ def _make(
 def _floats(name: str, shape: tuple[int, ...], rng: Rng) -> Array:
     if _MASK.search(name) or _NEUTRAL.search(name):
         return np.ones(shape)
-    noise = rng.standard_normal(shape)
+    count = math.prod(shape)
+    noise = np.resize(rng.standard_normal(min(count, _PERIOD), dtype=np.float32), shape)
     if is_state(name) or _SOUND.search(name):
         return noise / 10
     return noise
@@ -150,7 +155,7 @@ def _integers(
 
 
 def _tables(value: ir.Value, facts: Shapes | None) -> Iterator[int | None]:
-    """Table sizes of the lookups that `value` reaches through operators that only change its shape or type."""
+    """Table sizes of the lookups that `value` reaches through operators that only move or cast it."""
     todo, seen = [value], {id(value)}
     while todo:
         for node, index in todo.pop().uses():

@@ -4,7 +4,8 @@ For each input, its column is one of
   rows     same rank, and the first axis holds more rows than the model takes at once, or is dynamic there;
   samples  one axis more than the input: the first one counts samples;
   whole    exactly the input: the same array for each sample.
-The first input in the model's order that is not whole says how many samples there are; the others must agree.
+Inputs that are not whole must agree on the number of samples. Where all of them are dynamic, `batch` rows make a
+sample; where only some are, one row does.
 """
 
 from __future__ import annotations
@@ -38,74 +39,79 @@ class Split:
         where: str,
     ) -> None:
         self._where = where
-        found = _by_name(columns, inputs)
-        self._steps: dict[str, tuple[Column, int]] = {}  # rows of the column that make a sample; 0: all of it
+        self._inputs = inputs
+        self._columns = _by_name(columns, inputs)
         self._index: set[str] = set()  # inputs whose column has an axis more
-        counts: dict[str, int] = {}
+        self._steps: dict[str, int | None] = {}  # rows that make a sample; 0: all of them; None: as many as you like
         for name, (dtype, shape) in inputs.items():
-            if name not in found:
-                hint = nearest(name, found) if found else "there is no array at all"
+            if name not in self._columns:
+                hint = nearest(name, self._columns) if self._columns else "there is no array at all"
                 raise DataError(f"no array for the input {name!r}", where=where, hint=hint)
-            column = found[name]
-            self._check_dtype(name, column, dtype)
-            step = self._step(name, column, shape, batch)
-            self._steps[name] = column, step
-            if step:
-                counts[name] = column.shape[0] if name in self._index else -(-column.shape[0] // step)
-        self._agree(counts)
-        self.count = next(iter(counts.values()), 1)
-        if self.count == 0:
-            raise DataError("there are no samples in it", where=where)
+            self._check_dtype(name, dtype)
+            self._steps[name] = self._step(name, shape)
+        self._batch = 1 if any(self._steps.values()) else batch
+        self.count = self._agree()
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
-        whole = {name: column.whole() for name, (column, step) in self._steps.items() if not step}
-        parts = {name: column.blocks(step) for name, (column, step) in self._steps.items() if step}
+        whole = {name: self._columns[name].whole() for name, step in self._steps.items() if step == 0}
+        parts = {
+            name: self._columns[name].blocks(self._batch if step is None else step)
+            for name, step in self._steps.items()
+            if step != 0
+        }
         for number in range(self.count):
-            sample = {}
-            for name in self._steps:
-                array = whole[name] if name in whole else next(parts[name])
-                if name in self._index:
-                    array = array[0]
-                self._check_values(name, array, number)
-                sample[name] = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-            yield sample
+            yield {
+                name: self._array(name, whole[name] if name in whole else next(parts[name]), number)
+                for name in self._steps
+            }
 
-    def _step(self, name: str, column: Column, shape: Shape, batch: int) -> int:
-        """Rows to take for a sample, 0 for the whole array."""
-        actual = column.shape
-        if shape is None:
+    def _array(self, name: str, array: Array, number: int) -> Array:
+        if name in self._index:
+            array = array[0]
+        if array.dtype.kind == "V":  # how numpy saves bfloat16 and float8
+            array = array.view(self._inputs[name][0])
+        self._check_values(name, array, number)
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+    def _step(self, name: str, shape: Shape) -> int | None:
+        actual = self._columns[name].shape
+        if shape is None or actual == shape == ():
             return 0
         if len(actual) == len(shape) + 1 and _fits(actual[1:], shape):
             self._index.add(name)
             return 1
-        if len(actual) != len(shape) or not shape or not _fits(actual[1:], shape[1:]):
-            raise self._misfit(name, actual, shape)
+        if len(actual) != len(shape) or not _fits(actual[1:], shape[1:]):
+            raise self._misfit(name, shape)
         first = shape[0]
         if not isinstance(first, int):
-            return batch
+            return None
         if actual[0] == first:
             return 0
         if first < 1 or actual[0] % first:
-            raise self._misfit(name, actual, shape)
+            raise self._misfit(name, shape)
         return first
 
-    def _agree(self, counts: dict[str, int]) -> None:
-        if len(set(counts.values())) > 1:
-            told = ", ".join(f"{name!r} {count}" for name, count in counts.items())
+    def _agree(self) -> int:
+        """The number of samples, in which all inputs must agree."""
+        rows = {name: self._columns[name].shape[0] // (step or 1) for name, step in self._steps.items() if step != 0}
+        if len(set(rows.values())) > 1:
+            told = ", ".join(f"{name!r} {count}" for name, count in rows.items())
             raise DataError(f"the inputs have different numbers of samples: {told}", where=self._where)
+        count = -(-next(iter(rows.values()), self._batch) // self._batch)
+        if count == 0:
+            raise DataError("there are no samples in it", where=self._where)
+        return count
 
-    def _check_dtype(self, name: str, column: Column, dtype: np.dtype[Any]) -> None:
-        actual = column.dtype.newbyteorder("=") if column.dtype.kind != "V" else dtype
-        if actual == dtype:
+    def _check_dtype(self, name: str, dtype: np.dtype[Any]) -> None:
+        actual = self._columns[name].dtype.newbyteorder("=")
+        if actual == dtype or (actual.kind == "V" == dtype.kind and actual.itemsize == dtype.itemsize):
             return
-        hint = (
-            f"convert it first: array.astype({dtype.name!r})" if (actual.name, dtype.name) in _CASTS else None
-        )
+        hint = f"convert it first: array.astype({dtype.name!r})" if (actual.name, dtype.name) in _CASTS else None
         what = f"the array for {name!r} is {actual.name}, but the input takes {dtype.name}"
         raise DataError(what, where=self._where, hint=hint)
 
     def _check_values(self, name: str, array: Array, number: int) -> None:
-        if array.dtype.kind not in "fc":
+        if array.dtype.kind not in "fcV":
             return
         finite = np.isfinite(array)
         if finite.all():
@@ -115,9 +121,9 @@ class Split:
         what = f"the array for {name!r} has {value} at {list(place)} of sample {number}"
         raise DataError(what, where=self._where)
 
-    def _misfit(self, name: str, actual: tuple[int, ...], shape: tuple[int | str | None, ...]) -> DataError:
+    def _misfit(self, name: str, shape: tuple[int | str | None, ...]) -> DataError:
         wanted = "[" + ", ".join("?" if dim is None else str(dim) for dim in shape) + "]"
-        what = f"the array for {name!r} has shape {list(actual)}, but the input takes {wanted}"
+        what = f"the array for {name!r} has shape {list(self._columns[name].shape)}, but the input takes {wanted}"
         return DataError(what, where=self._where, hint="one more axis in front is taken to count samples")
 
 

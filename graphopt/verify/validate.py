@@ -102,8 +102,8 @@ def made_up_feeds(
 ) -> list[Arrays]:
     """Inputs that ONNX Runtime accepts for `model`, found by trying sizes.
 
-    When it does not even load the model, the first attempt is returned untried. Raises DataError for inputs that
-    cannot be made up, and the runtime's first refusal when no attempt is accepted.
+    When it does not even load the model, the first attempt is returned untried. Raises DataError for inputs
+    that cannot be made up, and the runtime's first refusal when no attempt is accepted.
     """
     plan = _accepted_plan(model, packed, facts)
     return [synthesize(model, facts, seed=seed, plan=plan) for seed in range(samples)]
@@ -176,9 +176,7 @@ class _Case:
             return Verification("failed", reason, executor="onnxruntime", left_out=left_out)
         outputs = self._worst(expected, found)
         ok = all(output.ok for output in outputs)
-        verdict = Verification(
-            "ok" if ok else "failed", None, outputs, executor="onnxruntime", left_out=left_out
-        )
+        verdict = Verification("ok" if ok else "failed", None, outputs, executor="onnxruntime", left_out=left_out)
         return verdict if ok else self._settle(verdict, expected)
 
     def _originals(self) -> tuple[list[Arrays], set[str]]:
@@ -283,6 +281,4 @@ def _all_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.Nod
 def _draws(node: onnx.NodeProto) -> bool:
     if any(attribute.name == "seed" for attribute in node.attribute):
         return False
-    return node.op_type in _RANDOM or (
-        node.op_type == "Dropout" and len(node.input) > 2 and bool(node.input[2])
-    )
+    return node.op_type in _RANDOM or (node.op_type == "Dropout" and len(node.input) > 2 and bool(node.input[2]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt_passes.fuse import conv, preconv
+from graphopt_passes.fuse import conv, gemm, preconv
 
 from graphopt import Rule, RulePass, rules_in
 
@@ -16,4 +16,4 @@ class Fuse(RulePass):
 
     name: ClassVar[str] = "fuse"
     requires: ClassVar[tuple[str, ...]] = ("cleanup", "fold", "simplify")
-    pack: ClassVar[tuple[Rule[Any], ...]] = tuple(r for module in (conv, preconv) for r in rules_in(module))
+    pack: ClassVar[tuple[Rule[Any], ...]] = tuple(r for module in (conv, preconv, gemm) for r in rules_in(module))

@@ -21,11 +21,14 @@ def require_finite(*constants: Tensor) -> None:
 
 
 def per_channel(constant: Tensor, axis: int, of: Tensor, channels: int) -> Tensor:
-    """`constant`, which must broadcast along `axis` of `of`'s rank only, as a vector of `channels` elements."""
+    """`constant`, which must vary along `axis` of `of`'s rank only, as a vector of `channels` elements."""
     require(constant.per_channel(axis, of=of), "the constant varies along other axes than the channels")
     size = math.prod(dims(constant))
     require(size in (1, channels), "the constant has another number of channels")
+    require(constant.dtype.is_floating_point(), "integers wrap around")
     require_finite(constant)
+    if dims(constant) == (channels,):
+        return constant
     vector: Tensor = op.Reshape(constant, [-1])
     return vector if size == channels else op.Expand(vector, [channels])
 
@@ -42,7 +45,7 @@ def factor(mul: Tensor | None, div: Tensor | None, axis: int, of: Tensor, channe
 def batch_norm(
     node: Node, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The factor and the summand per channel of a BatchNormalization that infers, on tensors of `like`'s dtype."""
+    """Factor and summand per channel of a BatchNormalization in inference, on tensors of `like`'s dtype."""
     require(node.version >= 7, "before opset 7 BatchNormalization means something else")
     require(sum(bool(o.name) for o in node.outputs) == 1, "BatchNormalization also gives its statistics")
     require({gamma.dtype, beta.dtype} == {like.dtype}, "BatchNormalization has parameters of another dtype")

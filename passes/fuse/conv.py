@@ -54,7 +54,7 @@ def conv_shift(
     x: Tensor, w: Tensor, b: Tensor | None, add: Tensor | None, sub: Tensor | None, minuend: Tensor | None,
     conv: Node,
 ) -> Tensor:
-    """A constant added to each channel after a convolution is bias; one it is subtracted from also flips the weights."""
+    """A constant added to each channel after a convolution is bias; subtracting from it flips the weights."""
     constant = next(c for c in (add, sub, minuend) if c is not None)
     shift = per_channel(constant, 1, w, channels_out(conv, w))
     if minuend is not None:

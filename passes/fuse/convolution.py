@@ -1,4 +1,4 @@
-"""The weights of Conv and ConvTranspose, their channels and groups: what folding constants into them needs."""
+"""Weights, channels, groups and padding of Conv and ConvTranspose: what folding constants into them needs."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def scale_outputs(conv: Node, w: Tensor, scale: Tensor) -> Tensor:
 
 
 def scale_inputs(conv: Node, w: Tensor, scale: Tensor) -> Tensor:
-    """Weights that do to an input what the old ones do to it with each channel times its element of `scale`."""
+    """Weights that act as the old ones do on an input whose channels are scaled by `scale`."""
     return _scale_second_axis(w, scale, _group(conv)) if conv.op == "Conv" else _scale_first_axis(w, scale)
 
 
 def response(conv: Node, w: Tensor, level: Tensor) -> Tensor:
-    """What a Conv without padding and bias gives, per output channel, for an input that is `level` in each channel."""
+    """What a Conv without padding and bias gives, per channel, for an input with `level` in each channel."""
     out, inner, *kernel = dims(w)
     group, taps = _group(conv), math.prod(kernel)
     rows = op.Reshape(w, [group, out // group, inner * taps])
@@ -49,7 +49,7 @@ def response(conv: Node, w: Tensor, level: Tensor) -> Tensor:
 
 
 def padding(conv: Node, spatial: int) -> list[int]:
-    """The padding of a convolution over `spatial` axes, as its attribute has it: all beginnings, then all ends."""
+    """The padding of a convolution over `spatial` axes as its attribute has it: beginnings, then ends."""
     auto, pads = conv.attr("auto_pad", "NOTSET"), conv.attr("pads")
     require(auto in ("NOTSET", "VALID"), "auto_pad makes the padding depend on the size of the input")
     if auto == "VALID" or not pads:

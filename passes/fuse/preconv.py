@@ -27,7 +27,7 @@ def _after_scale(x: Tensor, w: Const, b: Tensor | None, mul: Const, div: Const, 
 def scale_conv(
     x: Tensor, w: Tensor, b: Tensor | None, mul: Tensor | None, div: Tensor | None, conv: Node
 ) -> Tensor:
-    """A constant factor or divisor per channel before a convolution scales its weights, and no padded zero."""
+    """A constant factor or divisor per channel before a convolution scales its weights; zeros stay zeros."""
     _require_same_channels(conv, x, w, mul, div)
     return convolve(conv, x, scale_inputs(conv, w, factor(mul, div, 1, w, channels_in(conv, w))), b)
 

@@ -1,1 +1,28 @@
-"""Rules that remove what does nothing."""
+"""The pass `simplify`: the same values with fewer and plainer operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from graphopt import Context, Rule, RulePass, rules_in
+from graphopt_passes.simplify import algebra, casts, clamp, layout, reduce, shapes, slicing, windows
+from graphopt_passes.simplify.joins import simplify_joins
+from graphopt_passes.simplify.sizes import fix_sizes, share_sizes
+
+_PACKS = (algebra, casts, clamp, layout, reduce, shapes, slicing, windows)
+
+
+@dataclass(frozen=True)
+class Simplify(RulePass):
+    """Remove operators that do nothing, merge chains of the same, compute what shapes determine."""
+
+    name: ClassVar[str] = "simplify"
+    requires: ClassVar[tuple[str, ...]] = ("cleanup", "fold")
+    pack: ClassVar[tuple[Rule[Any], ...]] = tuple(r for module in _PACKS for r in rules_in(module))
+
+    def run(self, ctx: Context) -> None:
+        fix_sizes(ctx)
+        share_sizes(ctx)
+        ctx.apply(self.pack, self.name)
+        simplify_joins(ctx)

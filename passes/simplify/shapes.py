@@ -12,7 +12,6 @@ from graphopt_passes.simplify.reading import (
     fixed,
     from_front,
     ints,
-    operand,
     reshape_target,
     result_shape,
     same_sizes,
@@ -54,7 +53,7 @@ def reshape_chain(x: Tensor, s: Tensor | None, t: Tensor | None, inner: Node, ou
     old, new = x.shape, result_shape(outer)
     if same_sizes(old, new):
         return x
-    require(not inner.op == outer.op in ("Squeeze", "Unsqueeze"), "two of a kind stay of that kind")
+    require(inner.op != outer.op or inner.op in ("Reshape", "Flatten"), "two of a kind stay of that kind")
     target = fixed(t.value) if t is not None and outer.op == "Reshape" else None
     if t is not None and target is not None and 0 not in target:
         return op.Reshape(x, t)  # a target that copies nothing means the same for every operand

@@ -49,9 +49,10 @@ class Peak:
 
 
 def graphopt(passes: str, verify: bool) -> Callable[[str, str], None]:
-    import graphopt as g
     import graphopt_passes.fuse
     import graphopt_passes.presets  # noqa: F401 - imports are not measured, for nobody
+
+    import graphopt as g
 
     g.load, g.optimize  # noqa: B018 - the engine is loaded at the first use
 

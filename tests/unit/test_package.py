@@ -1,4 +1,4 @@
-"""Packages: weights travel as places in files, are read once, shared, and never believed when the file changed."""
+"""Packages: weights travel as places in files, are read once, and never taken from a file that changed."""
 
 from __future__ import annotations
 
@@ -149,9 +149,7 @@ def test_types_numpy_does_not_know(kind: str) -> None:
     x = ir.Value(name="x", type=ir.TensorType(onnx_type), shape=ir.Shape(["n"]))
     node = ir.node("Identity", [x], name="copy")
     node.outputs[0].name = "y"
-    model = ir.Model(
-        ir.Graph([x], [node.outputs[0]], nodes=[node], opset_imports={"": 21}, name="g"), ir_version=10
-    )
+    model = ir.Model(ir.Graph([x], [node.outputs[0]], nodes=[node], opset_imports={"": 21}, name="g"), ir_version=10)
     array = np.array([0.5, -2, 8], dtype)
     found = run_model(package(model), {"x": array})["y"]
     assert found.dtype == dtype and found.tobytes() == array.tobytes()
@@ -163,9 +161,7 @@ def test_packed_integers_reach_the_kernel() -> None:
     scale = ir.Value(name="s", const_value=ir.tensor(np.float32(0.5), name="s"))
     node = ir.node("DequantizeLinear", [q, scale])
     node.outputs[0].name, node.outputs[0].type = "y", ir.TensorType(ir.DataType.FLOAT)
-    graph = ir.Graph(
-        [], [node.outputs[0]], nodes=[node], initializers=[q, scale], opset_imports={"": 21}, name="g"
-    )
+    graph = ir.Graph([], [node.outputs[0]], nodes=[node], initializers=[q, scale], opset_imports={"": 21}, name="g")
     packed = package(ir.Model(graph, ir_version=10))
     assert packed.weights[0].packed and packed.weights[0].length == 2048
     assert np.array_equal(run_model(packed, {})["y"], weight.astype(np.float32) / 2)

@@ -9,7 +9,22 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt import ANY, Attr, Const, Domain, Node, RuleError, Tensor, approx, op, product, require, rule, scaled, total
+from graphopt import (
+    ANY,
+    Attr,
+    Const,
+    Domain,
+    Node,
+    RuleError,
+    Tensor,
+    approx,
+    op,
+    product,
+    require,
+    rule,
+    scaled,
+    total,
+)
 from tests.unit.engine import check_uses, drive, model, ops, reasons
 
 F = np.float32

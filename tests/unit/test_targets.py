@@ -76,9 +76,7 @@ def test_auto_is_ort_cpu_with_the_flags_of_this_machine(monkeypatch: pytest.Monk
         ("aarch64", {"asimd"}, True),
     ],
 )
-def test_processors_that_saturate(
-    monkeypatch: pytest.MonkeyPatch, machine: str, flags: set[str], exact: bool
-) -> None:
+def test_processors_that_saturate(monkeypatch: pytest.MonkeyPatch, machine: str, flags: set[str], exact: bool) -> None:
     monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
     monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(flags))
     assert cpu.multiplies_bytes_exactly() is exact

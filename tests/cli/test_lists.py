@@ -1,0 +1,40 @@
+"""`graphopt passes`, `rules list` and `targets`."""
+
+from __future__ import annotations
+
+
+def test_passes_with_options_and_presets(cli):
+    code, out, err = cli("passes")
+    assert (code, err) == (0, "")
+    for name in ("cleanup", "fold", "simplify", "fuse", "quant"):
+        assert f"\n{name} " in out
+    assert "{method=minmax}  minmax or percentile" in out
+    assert "needs fuse" in out
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("O")] == ["O0", "O1", "O2", "O3"]
+
+
+def test_rules_of_one_pass(cli):
+    code, out, err = cli("rules", "list", "--pass", "fuse")
+    assert (code, err) == (0, "")
+    rows = out.splitlines()[2:]
+    assert rows
+    assert all(row.startswith(("fuse.", " ")) for row in rows)
+
+
+def test_rules_of_a_pass_without_rules(cli):
+    expected = "the pass quant applies no rules: it works on the whole graph\n"
+    assert cli("rules", "list", "--pass", "quant") == (0, expected, "")
+
+
+def test_rules_of_an_unknown_pass(cli):
+    code, out, err = cli("rules", "list", "--pass", "fues")
+    assert (code, out) == (2, "")
+    assert err.startswith("graphopt: error: there is no pass 'fues'\n  did you mean 'fuse'?")
+
+
+def test_targets(cli):
+    code, out, err = cli("targets")
+    assert (code, err) == (0, "")
+    rows = {line.split()[0]: line for line in out.splitlines() if line[:1].isalpha()}
+    assert rows["tensorrt-rtx"].split()[1:3] == [".onnx", ".engine"]
+    assert {"onnx", "ort-cpu", "auto"} <= set(rows)

@@ -1,0 +1,149 @@
+"""Calibration in the child process."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from graphopt.errors import DataError, TargetError, UsageError
+from graphopt.ir.edit import Editor
+from graphopt.ir.load import read_model
+from graphopt.ir.model import Model
+from graphopt.quant import StaticOptions, quantize_static
+from graphopt.quant import calibrate as module
+from graphopt.quant.calibrate import calibrate
+from graphopt.runtime.executor import ExecutorError
+from graphopt.targets.target import load_target
+
+
+def model() -> Model:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,2] x, float[N,2] z) => (float[N,2] y) '
+        "<float[2,2] w = {1, 2, 3, 4}> { a = MatMul(x, w)  b = Sqrt(z)  y = Add(a, b) }"
+    )
+    return Model(*read_model(proto.SerializeToString()))
+
+
+def batches(*values: float) -> list[dict[str, np.ndarray]]:
+    return [{"x": np.full((3, 2), v, np.float32), "z": np.full((3, 2), 4.0, np.float32)} for v in values]
+
+
+def test_statistics_of_inputs_and_inner_values() -> None:
+    seen: list[int] = []
+    found = calibrate(model(), ["x", "a", "y"], batches(1.0, -2.0), progress=lambda n, _: seen.append(n))
+    assert (found.batches, found.synthetic, found.warnings) == (2, False, ()) and seen == [1, 2]
+    s = found.statistics
+    assert (s["x"].minimum, s["x"].maximum, s["x"].count) == (-2.0, 1.0, 12)
+    assert (s["a"].minimum, s["a"].maximum) == (-12.0, 6.0)
+    assert (s["y"].minimum, s["y"].maximum) == (-10.0, 8.0)
+
+
+def test_data_may_be_a_generator_and_nothing_of_it_is_kept() -> None:
+    alive: list[int] = []
+
+    def stream() -> Iterator[dict[str, np.ndarray]]:
+        for i in range(6):
+            (feeds,) = batches(i)
+            alive.append(i)
+            weakref.finalize(feeds["x"], alive.remove, i)
+            assert len(alive) <= 2
+            yield feeds
+            del feeds
+
+    assert calibrate(model(), ["a"], stream()).statistics["a"].maximum == 30.0
+
+
+def test_nan_and_inf_are_reported_and_left_out() -> None:
+    feeds = batches(1.0)
+    feeds[0]["z"][:] = -1.0
+    feeds[0]["z"][0, 0] = 9.0
+    found = calibrate(model(), ["b"], feeds)
+    assert found.warnings == (
+        "'b' held 5 NaN and 0 Inf during calibration; its range comes from the 1 finite elements",
+    )
+    assert found.statistics["b"].maximum == 3.0
+
+
+def test_an_activation_without_finite_elements_is_reported() -> None:
+    feeds = batches(1.0)
+    feeds[0]["z"][:] = -1.0
+    warnings = calibrate(model(), ["b"], feeds).warnings
+    assert warnings[-1] == "1 activations had no finite element, such as 'b': they got scale 1"
+
+
+def test_no_batch_is_an_error() -> None:
+    with pytest.raises(DataError) as e:
+        calibrate(model(), ["a"], [])
+    assert str(e.value) == "there is no calibration data\n  give at least one batch"
+
+
+def test_a_batch_that_does_not_fit_is_the_runtimes_error() -> None:
+    with pytest.raises(ExecutorError):
+        calibrate(model(), ["a"], [{"x": np.zeros((3, 5), np.float32), "z": np.zeros((3, 2), np.float32)}])
+    assert calibrate(model(), ["a"], batches(1.0)).batches == 1
+
+
+def test_groups_hold_to_the_byte_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GROUP_BYTES", 100)
+    assert list(module._grouped({"a": 60, "b": 60, "c": 30, "d": 500, "e": 1})) == [["a"], ["b", "c"], ["d"], ["e"]]
+
+
+def quantized(data: object, **options: object) -> tuple[Model, object]:
+    m = model()
+    done = quantize_static(m, Editor(m), load_target("ort-cpu"), StaticOptions(**options), data)  # type: ignore[arg-type]
+    return m, done
+
+
+def test_invented_data_is_flagged_in_the_model() -> None:
+    m, done = quantized(None)
+    assert done.synthetic and m.metadata["graphopt.calibration"] == "synthetic"  # type: ignore[attr-defined]
+    m, done = quantized(batches(1.0, 2.0))
+    assert not done.synthetic and "graphopt.calibration" not in m.metadata  # type: ignore[attr-defined]
+
+
+def test_what_was_placed_is_told_with_its_reason() -> None:
+    _, done = quantized(batches(1.0, 2.0))
+    assert [(p.kind, p.name, p.dtype, p.channels, p.reason) for p in done.placed] == [  # type: ignore[attr-defined]
+        ("activation", "x", "uint8", 1, "input of MatMul"),
+        ("activation", "a", "uint8", 1, "output of MatMul, which would fall back to float without"),
+        ("weight", "w", "int8", 2, "weight of MatMul"),
+    ]
+
+
+def test_seven_bits_on_request() -> None:
+    m, done = quantized(batches(1.0), reduce_range=True)
+    stored = next(v for v in m.main.initializers if v.name == "w_int8").array()
+    assert done.weight_bits == 7 and np.abs(stored).max() == 63  # type: ignore[attr-defined]
+
+
+def test_wrong_options_are_told_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match="unknown calibration method 'entropy'"):
+        quantized(batches(1.0), method="entropy")
+    m = model()
+    with pytest.raises(TargetError, match="int8 placement is not described for this target"):
+        quantize_static(m, Editor(m), load_target("openvino"), StaticOptions(), None)
+    assert [n.op for n in m.main.nodes] == ["MatMul", "Sqrt", "Add"]
+
+
+def test_a_weight_in_a_file_is_not_loaded_for_good(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,64] x) => (float[N,64] y) { y = MatMul(x, w) }'
+    )
+    w = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    m = Model(*read_model(path))
+    quantize_static(m, Editor(m), load_target("onnx"), StaticOptions(), [{"x": np.ones((2, 64), np.float32)}])
+    assert sorted(v.name for v in m.main.initializers) == [
+        "w_int8",
+        "w_scale",
+        "w_zero_point",
+        "x_scale",
+        "x_zero_point",
+    ]

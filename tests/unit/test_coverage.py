@@ -1,0 +1,127 @@
+"""Kernel coverage, read off ONNX Runtime's own graph: the placement rules of `ort-cpu`, each checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from graphopt.ir.edit import Editor
+from graphopt.ir.load import read_model
+from graphopt.ir.model import Model
+from graphopt.quant import StaticOptions, coverage, quantize_static
+from graphopt.targets.target import load_target
+
+WEIGHTS = {
+    "w": (8, 8, 3, 3),
+    "dw": (8, 1, 3, 3),
+    "b": (8,),
+    "m": (8, 8),
+    "lo": np.array(0, np.float32),
+    "six": np.array(6, np.float32),
+}
+
+
+def model(body: str, shape: str, opset: int = 17) -> Model:
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : {opset}]> g (float[{shape}] x) => (float[{shape}] y) {{ {body} }}'
+    )
+    used = {name for node in proto.graph.node for name in node.input}
+    rng = np.random.default_rng(0)
+    for name, w in WEIGHTS.items():
+        if name in used:
+            array = w if isinstance(w, np.ndarray) else rng.normal(size=w).astype(np.float32)
+            proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    return Model(*read_model(proto.SerializeToString()))
+
+
+def kernels(body: str, shape: str, target: str = "ort-cpu", opset: int = 17) -> tuple[dict[str, int], int]:
+    m = model(body, shape, opset)
+    sizes = [int(d) if d.isdigit() else 2 for d in shape.split(",")]
+    data = [{"x": np.random.default_rng(1).normal(size=sizes).astype(np.float32)}]
+    quantize_static(m, Editor(m), load_target(target), StaticOptions(), data)
+    found = coverage(m)
+    return dict(found.kernels), found.float
+
+
+CONV = "c = Conv<pads=[1,1,1,1]>(x, w, b)"
+GEMM = "a = Gemm(x, m, b)"
+LINEAR = "p = MatMul(x, m) a = Add(p, b)"
+
+
+@pytest.mark.parametrize(
+    ("body", "kernel"),
+    [
+        (f"{CONV} y = Relu(c)", "QLinearConv"),
+        (f"{CONV} y = Clip(c, lo, six)", "QLinearConv"),
+        (f"{CONV} y = HardSwish(c)", "QLinearConv"),
+        (f"{CONV} s = Sigmoid(c) y = Mul(c, s)", "QLinearConv"),
+        (f"{CONV} y = Identity(c)", "QLinearConv"),
+        ("c = Conv<group=8, pads=[1,1,1,1]>(x, dw) y = Relu(c)", "QLinearConv"),
+        (f"{CONV} r = Relu(c) y = Add(r, c)", "QLinearConv"),
+    ],
+)
+@pytest.mark.parametrize("opset", [14, 17])
+def test_conv(body: str, kernel: str, opset: int) -> None:
+    assert kernels(body, "N,8,6,6", opset=opset) == ({kernel: 1}, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "kernel"),
+    [
+        (f"{GEMM} y = Relu(a)", "4,8", "QGemm"),
+        (f"{GEMM} y = Clip(a, lo, six)", "4,8", "QGemm"),
+        (f"{GEMM} y = Sigmoid(a)", "N,8", "QGemm"),
+        (f"{GEMM} y = Identity(a)", "N,8", "QGemm"),
+        ("a = Gemm<transB=1>(x, m) y = Relu(a)", "4,8", "QGemm"),
+        (f"{LINEAR} y = Erf(a)", "2,4,8", "QGemm"),
+        (f"{LINEAR} y = Relu(a)", "2,4,8", "QGemm"),
+        (f"{LINEAR} y = Relu(a)", "4,8", "QGemm"),
+        (f"{LINEAR} y = Add(x, a)", "4,8", "QGemm"),
+        (f"{LINEAR} y = Erf(a)", "N,4,8", "MatMulIntegerToFloat"),
+        ("p = MatMul(x, m) y = Erf(p)", "4,8", "MatMulIntegerToFloat"),
+        ("p = MatMul(x, m) y = Add(p, x)", "4,8", "QLinearMatMul"),
+        ("p = MatMul(x, m) y = Relu(p)", "2,4,8", "QLinearMatMul"),
+    ],
+)
+def test_gemm_and_matmul(body: str, shape: str, kernel: str) -> None:
+    assert kernels(body, shape) == ({kernel: 1}, 0)
+
+
+def test_a_chain_of_dense_layers_with_relu() -> None:
+    body = "a = Gemm(x, m, b) r = Relu(a) c = Gemm(r, m, b) s = Relu(c) y = Gemm(s, m, b)"
+    assert kernels(body, "N,8") == ({"QGemm": 3}, 0)
+
+
+def test_per_channel_before_opset_13() -> None:
+    body = f"{CONV} r = Relu(c) d = Conv<pads=[1,1,1,1]>(r, w, b) e = Add(d, r) y = Relu(e)"
+    for opset in (10, 11, 12):
+        for target in ("ort-cpu", "onnx"):
+            assert kernels(body, "2,8,6,6", target, opset) == ({"QLinearConv": 2}, 0)
+
+
+def test_tensorrts_placement_is_not_for_this_runtime() -> None:
+    assert kernels(f"{CONV} y = Relu(c)", "2,8,6,6", "tensorrt-rtx") == ({"FusedConv": 1}, 1)
+
+
+def test_a_float_model_is_counted_as_float() -> None:
+    found = coverage(model(f"{CONV} d = MatMul(c, c) y = Relu(d)", "2,8,6,6"))
+    assert found.integer == 0 and found.float == 1
+    assert [(op.op, bool(op.name)) for op in found.left] == [("Conv", True)]
+
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+def test_the_vision_transformer_keeps_its_accuracy_in_integer_kernels() -> None:
+    images = np.load(FIXTURES / "data" / "digits_calib.npz")["image"]
+    m = Model(*read_model(FIXTURES / "models" / "vit.onnx"))
+    data = [{"image": images[i : i + 32]} for i in range(0, len(images), 32)]
+    quantize_static(m, Editor(m), load_target("ort-cpu"), StaticOptions(), data)
+    found = coverage(m)
+    assert (found.integer, found.float) == (20, 0)

@@ -1,0 +1,423 @@
+"""Where Q and DQ go, and that the result computes nearly the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from graphopt.ir.edit import Editor
+from graphopt.ir.load import read_model
+from graphopt.ir.model import Model
+from graphopt.ir.save import to_bytes
+from graphopt.quant.insert import insert
+from graphopt.quant.place import Plan, Selection, plan
+from graphopt.quant.ranges import Range
+from graphopt.targets.table import QuantTable
+from graphopt.targets.target import load_target
+
+ORT = load_target("ort-cpu").require_quant()
+ONNX = load_target("onnx").require_quant()
+RTX = load_target("tensorrt-rtx").require_quant()
+
+IMAGE = "N,8,8,8"
+ROWS = "4,16"
+
+
+def model(
+    text: Sequence[str],
+    *,
+    inputs: dict[str, str],
+    outputs: Sequence[str],
+    weights: dict[str, tuple[int, ...] | np.ndarray],
+    opset: int = 17,
+) -> Model:
+    """A model from node texts such as "y = Conv(x, w) pads=[1,1,1,1]"."""
+    rng = np.random.default_rng(0)
+    nodes = []
+    for line in text:
+        out, _, rest = line.partition(" = ")
+        op, _, rest = rest.partition("(")
+        args, _, attrs = rest.partition(")")
+        values = dict(item.split("=") for item in attrs.split()) if attrs.strip() else {}
+        parsed = {k: _literal(v) for k, v in values.items()}
+        names = [a.strip() for a in args.split(",")] if args else []
+        nodes.append(helper.make_node(op, names, [o.strip() for o in out.split(",")], name=out, **parsed))
+    arrays = {
+        n: (w if isinstance(w, np.ndarray) else rng.normal(size=w).astype(np.float32)) for n, w in weights.items()
+    }
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, _dims(s)) for n, s in inputs.items()],
+        [onnx.ValueInfoProto(name=o) for o in outputs],
+        [numpy_helper.from_array(a, n) for n, a in arrays.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    inferred = onnx.shape_inference.infer_shapes(proto)
+    for i, o in enumerate(proto.graph.output):
+        o.CopyFrom(next(v for v in inferred.graph.output if v.name == o.name))
+        assert o.type.WhichOneof("value"), f"output {i} has no type"
+    return Model(*read_model(proto.SerializeToString()))
+
+
+def _literal(text: str) -> object:
+    if text.startswith("["):
+        return [int(v) for v in text[1:-1].split(",")]
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+
+def _dims(text: str) -> list[int | str]:
+    return [int(d) if d.isdigit() else d for d in text.split(",")]
+
+
+def shown(p: Plan) -> set[tuple[str, str]]:
+    """Pairs as (value, readers): `*` for all."""
+    return {
+        (x.value.name, "*" if x.readers is None else "+".join(sorted(n.name for n, _ in x.readers))) for x in p.pairs
+    }
+
+
+def reasons(p: Plan) -> dict[str, str]:
+    return {d.node.name: d.reason for d in p.declined}
+
+
+def applied(m: Model, table: QuantTable = ORT, **options: object) -> tuple[Model, float]:
+    """The quantized model, and the signal-to-noise ratio (dB) of its outputs without ONNX Runtime's
+    optimizations.
+    """
+    rng = np.random.default_rng(1)
+    before = to_bytes(m.ir)
+    feeds = {
+        v.name: rng.normal(size=[d if isinstance(d, int) else 3 for d in v.shape or ()]).astype(np.float32)
+        for v in m.main.inputs
+    }
+    p = plan(m, table, **options)  # type: ignore[arg-type]
+    names = [v.name for v in p.calibrated]
+    seen = _run(_exposing(before, names), feeds, names)
+    ranges = {v: Range(float(seen[v.name].min()), float(seen[v.name].max())) for v in p.calibrated}
+    insert(p, ranges, Editor(m))
+    after = to_bytes(m.ir)
+    onnx.checker.check_model(onnx.load_from_string(after), full_check=True)
+    outputs = [v.name for v in m.main.outputs]
+    a, b = _run(before, feeds, outputs), _run(after, feeds, outputs)
+    noise = sum(float(((a[o] - b[o]) ** 2).sum()) for o in outputs)
+    return m, 10 * np.log10(sum(float((a[o] ** 2).sum()) for o in outputs) / max(noise, 1e-30))
+
+
+def _exposing(data: bytes, names: Sequence[str]) -> bytes:
+    proto = onnx.load_from_string(data)
+    known = {o.name for o in proto.graph.output} | {i.name for i in proto.graph.input}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
+    return proto.SerializeToString()
+
+
+def _run(data: bytes, feeds: dict[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    wanted = [n for n in names if n not in feeds]
+    found = session.run(wanted, feeds) if wanted else []  # none would mean all
+    return {**feeds, **dict(zip(wanted, found, strict=True))}
+
+
+CONV = "c = Conv(x, w, b) pads=[1,1,1,1]"
+W = {"w": (8, 8, 3, 3), "b": (8,)}
+
+
+def test_conv_behind_relu_is_quantized_behind_the_relu() -> None:
+    m = model([CONV, "r = Relu(c)", "y = Sqrt(r)"], inputs={"x": IMAGE}, outputs=["y"], weights=W)
+    p = plan(m, ORT)
+    assert shown(p) == {("x", "c"), ("r", "*")}
+    assert [q.floor_zero for q in p.pairs if q.value.name == "r"] == [True]
+    assert [q.reason for q in p.pairs] == ["input of Conv", "output of Conv"]
+
+
+def test_conv_behind_another_activation_is_quantized_directly() -> None:
+    m = model([CONV, "s = Sigmoid(c)", "y = Sqrt(s)"], inputs={"x": IMAGE}, outputs=["y"], weights=W)
+    assert shown(plan(m, ORT)) == {("x", "c"), ("c", "*")}
+
+
+def test_clip_counts_as_redundant_only_from_zero() -> None:
+    for low, where in [(0.0, "k"), (-1.0, "c")]:
+        m = model(
+            [CONV, "k = Clip(c, lo, hi)", "y = Exp(k)"],
+            inputs={"x": IMAGE},
+            outputs=["y"],
+            weights={**W, "lo": np.array(low, np.float32), "hi": np.array(6, np.float32)},
+        )
+        p = plan(m, ORT)
+        assert shown(p) == {("x", "c"), (where, "*")}
+        assert p.pairs[1].ceiling == (6.0 if where == "k" else None)
+
+
+def test_relu_is_not_redundant_when_somebody_else_reads_the_conv() -> None:
+    m = model([CONV, "r = Relu(c)", "y = Sqrt(r)", "z = Exp(c)"], inputs={"x": IMAGE}, outputs=["y", "z"], weights=W)
+    assert shown(plan(m, ORT)) == {("x", "c"), ("c", "*")}
+
+
+RESIDUAL = [
+    CONV,
+    "r = Relu(c)",
+    "d = Conv(r, v, b) pads=[1,1,1,1]",
+    "s = Add(d, r)",
+    "t = Relu(s)",
+    "e = Conv(t, v, b) pads=[1,1,1,1]",
+    "g = GlobalAveragePool(e)",
+    "f = Flatten(g)",
+    "y = Gemm(f, m, n) transB=1",
+]
+RESIDUAL_W = {**W, "v": (8, 8, 3, 3), "m": (10, 8), "n": (10,)}
+
+
+def residual(**options: int) -> Model:
+    return model(RESIDUAL, inputs={"x": IMAGE}, outputs=["y"], weights=RESIDUAL_W, **options)
+
+
+def test_a_residual_network_runs_on_integers_throughout() -> None:
+    p = plan(residual(), ORT)
+    assert shown(p) == {("x", "c"), ("r", "*"), ("d", "*"), ("t", "*"), ("e", "*"), ("g", "*"), ("f", "*")}
+    flat = next(q for q in p.pairs if q.value.name == "f")
+    assert flat.like.name == "g" and flat.reason == "Flatten moves integers: the scale of 'g' stays"
+    assert p.declined == []
+
+
+def test_shared_weights_are_stored_once() -> None:
+    m, snr = applied(residual())
+    names = [v.name for v in m.main.initializers]
+    assert names.count("v_int8") == 1 and "v" not in names and "w" not in names
+    assert snr > 25
+
+
+def test_data_movement_has_one_scale_before_and_after() -> None:
+    m, _ = applied(residual())
+    scales = {n.inputs[1].name for n in m.main.nodes if n.op == "QuantizeLinear" and n.inputs[0].name in ("g", "f")}
+    assert scales == {"g_scale"}
+
+
+def test_add_of_a_float_input_stays_float() -> None:
+    m = model(
+        [CONV, "s = Add(c, z)", "y = Conv(s, w, b) pads=[1,1,1,1]"],
+        inputs={"x": IMAGE, "z": IMAGE},
+        outputs=["y"],
+        weights=W,
+    )
+    assert shown(plan(m, ORT)) == {("x", "c"), ("c", "*"), ("s", "y"), ("y", "*")}
+
+
+def test_a_small_gate_is_quantized_for_its_mul() -> None:
+    m = model(
+        [
+            CONV,
+            "g = GlobalAveragePool(c)",
+            "h = HardSigmoid(g)",
+            "s = Mul(c, h)",
+            "y = Conv(s, w, b) pads=[1,1,1,1]",
+        ],
+        inputs={"x": IMAGE},
+        outputs=["y"],
+        weights=W,
+    )
+    assert shown(plan(m, ORT)) == {("x", "c"), ("c", "*"), ("h", "s"), ("s", "*"), ("y", "*")}
+
+
+def test_a_graph_output_of_conv_keeps_its_name() -> None:
+    m, snr = applied(model([CONV], inputs={"x": IMAGE}, outputs=["c"], weights=W))
+    assert [v.name for v in m.main.outputs] == ["c"] and snr > 25
+    assert m.main.outputs[0].producer is not None and m.main.outputs[0].producer.op == "DequantizeLinear"
+
+
+MATMUL_W = {"w": (16, 24), "b": (24,)}
+
+
+def test_matmul_with_added_bias_has_an_integer_bias_and_float_output() -> None:
+    m = model(
+        ["a = MatMul(x, w)", "s = Add(b, a)", "y = Erf(s)"], inputs={"x": "N,4,16"}, outputs=["y"], weights=MATMUL_W
+    )
+    p = plan(m, ORT)
+    assert shown(p) == {("x", "a")}
+    assert p.heavy[0].axis == 1 and p.heavy[0].bias is not None and p.heavy[0].bias.index == 0
+    m, snr = applied(m)
+    add = next(n for n in m.main.nodes if n.op == "Add")
+    dq = add.inputs[0].producer
+    assert dq is not None and dq.op == "DequantizeLinear" and dq.inputs[0].dtype.name == "INT32" and snr > 35
+
+
+def test_gemm_before_relu_would_fall_back_to_float() -> None:
+    m = model(["a = Gemm(x, w, b)", "r = Relu(a)", "y = Exp(r)"], inputs={"x": ROWS}, outputs=["y"], weights=MATMUL_W)
+    p = plan(m, ORT)
+    assert shown(p) == {("x", "a"), ("r", "*")}
+    assert p.pairs[1].reason == "output of Gemm, which would fall back to float without"
+    assert shown(plan(m, RTX)) == {("x", "a")}
+
+
+def test_three_dimensional_matmul_with_bias_may_stand_before_relu() -> None:
+    text = ["a = MatMul(x, w)", "s = Add(a, b)", "r = Relu(s)", "y = Exp(r)"]
+    m = model(text, inputs={"x": "2,4,16"}, outputs=["y"], weights=MATMUL_W)
+    assert shown(plan(m, ORT)) == {("x", "a")}
+    flat = model(text, inputs={"x": ROWS}, outputs=["y"], weights=MATMUL_W)
+    assert shown(plan(flat, ORT)) == {("x", "a"), ("r", "*")}
+
+
+def test_flat_matmul_before_a_residual_add_is_quantized_directly() -> None:
+    m = model(["a = MatMul(x, w)", "y = Add(a, x)"], inputs={"x": ROWS}, outputs=["y"], weights={"w": (16, 16)})
+    assert shown(plan(m, ORT)) == {("x", "a"), ("a", "*")}
+    m = model(["a = MatMul(x, w)", "y = Add(a, x)"], inputs={"x": "2,4,16"}, outputs=["y"], weights={"w": (16, 16)})
+    assert shown(plan(m, ORT)) == {("x", "a")}
+
+
+def test_tensorrt_quantizes_inputs_only_and_symmetrically() -> None:
+    p = plan(residual(), RTX)
+    assert {v for v, _ in shown(p)} == {"x", "r", "t", "f"} - {"f"}
+    assert reasons(p) == {"y": "its weight is 8 × 10, and below 16 × 16 integers do not pay"}
+    m, snr = applied(residual(), RTX)
+    zeros = {v.name: v.array() for v in m.main.initializers if v.name.endswith("_zero_point")}
+    assert zeros and all(z.dtype == np.int8 and not z.any() for z in zeros.values()) and snr > 20
+    assert "b" in [v.name for v in m.main.initializers]
+
+
+def test_opset_11_has_one_scale_per_weight_unless_the_target_has_another_operator() -> None:
+    m, standard = applied(residual(opset=11), ONNX)
+    assert all(n.domain == "" for n in m.main.nodes)
+    m, contributed = applied(residual(opset=11), ORT)
+    weights = [n for n in m.main.nodes if n.domain == "com.microsoft"]
+    assert {n.op for n in weights} == {"DequantizeLinear"} and all(n.attr("axis") in (0, 1) for n in weights)
+    assert m.opset("com.microsoft") == 1 and contributed >= standard
+    note = plan(residual(opset=11), ONNX).notes
+    assert note == [
+        "opset 11 has one scale per weight only: accuracy is better from opset 13 on, convert the model to it"
+    ]
+
+
+def test_opset_9_is_declined() -> None:
+    p = plan(residual(opset=9), ORT)
+    assert not p.pairs and set(reasons(p).values()) == {
+        "QuantizeLinear needs opset 10, and the model has 9: convert it first"
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "weights", "inputs", "reason"),
+    [
+        (
+            "y = MatMul(w, x)",
+            {"w": (5, 4)},
+            ROWS,
+            "its constant is the left operand, and integer kernels want it on the right",
+        ),
+        ("y = MatMul(x, x)", {}, "4,4", "both operands are activations; they stay float"),
+        (
+            "y = Gemm(x, w, b) alpha=0.5",
+            MATMUL_W,
+            ROWS,
+            "alpha or beta is not 1; fold them into the weight and the bias first",
+        ),
+        (
+            "y = Gemm(x, w, b)",
+            {"w": (16, 24), "b": (4, 24)},
+            ROWS,
+            "its third input is no constant bias with one value per channel",
+        ),
+        ("y = ConvTranspose(x, w)", {"w": (8, 8, 2, 2)}, IMAGE, "there is no integer kernel for ConvTranspose"),
+        ("y = MatMul(x, w)", {"w": np.full((16, 4), np.nan, np.float32)}, ROWS, "its weight holds NaN or Inf"),
+        (
+            "y = Gemm(x, w, x)",
+            {"w": (16, 16)},
+            "4,16",
+            "its third input is no constant bias with one value per channel",
+        ),
+    ],
+)
+def test_operators_that_stay_float_say_why(text: str, weights: dict[str, object], inputs: str, reason: str) -> None:
+    m = model([text], inputs={"x": inputs}, outputs=["y"], weights=weights)  # type: ignore[arg-type]
+    p = plan(m, ORT)
+    assert reasons(p) == {"y": reason} and not p.pairs
+
+
+def test_a_weight_that_is_an_input_is_not_constant() -> None:
+    m = model(["y = MatMul(x, w)"], inputs={"x": ROWS, "w": "16,4"}, outputs=["y"], weights={"w": (16, 4)})
+    assert reasons(plan(m, ORT)) == {"y": "its weight is also an input of the model, so a caller may set it"}
+
+
+def test_half_precision_is_declined() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float16[4,2] x) => (float16[4,2] y) '
+        "<float16[2,2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }"
+    )
+    m = Model(*read_model(proto.SerializeToString()))
+    assert list(reasons(plan(m, ORT)).values()) == ["its input is float16, and static int8 starts from float32"]
+
+
+def test_bodies_are_declined() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (bool c, float[2,2] x) => (float[2,2] y) '
+        "<float[2,2] w = {1, 2, 3, 4}> { y = If(c) <then_branch = a () => (float[2,2] p) { p = MatMul(x, w) }, "
+        "else_branch = b () => (float[2,2] q) { q = Identity(x) }> }"
+    )
+    m = Model(*read_model(proto.SerializeToString()))
+    assert list(reasons(plan(m, ORT)).values()) == [
+        "it stands in a body or function, where activations are not calibrated"
+    ]
+
+
+def test_a_second_run_finds_nothing_to_do() -> None:
+    m, _ = applied(residual())
+    p = plan(m, ORT)
+    assert not p.pairs and set(reasons(p).values()) == {"it is quantized already"}
+
+
+def test_selection_by_operator_name_and_end() -> None:
+    p = plan(residual(), ORT, Selection(ops=("Conv",)))
+    assert reasons(p) == {"y": "Gemm is not among the operators asked for"}
+    p = plan(residual(), ORT, Selection(skip=("d*",)))
+    assert reasons(p) == {"d": "its name was to be skipped"}
+    p = plan(residual(), ORT, Selection(ends=False))
+    assert reasons(p) == dict.fromkeys("cy", "the first and the last layer were to stay float")
+
+
+def test_a_weight_read_elsewhere_stays_for_the_others() -> None:
+    m = model(
+        ["a = MatMul(x, w)", "y = Exp(a)", "z = Exp(w)"], inputs={"x": ROWS}, outputs=["y", "z"], weights={"w": (16, 4)}
+    )
+    m, _ = applied(m)
+    assert {"w", "w_int8"} <= {v.name for v in m.main.initializers}
+
+
+def test_activation_pairs_when_the_target_has_them() -> None:
+    matmul = replace(ORT.weighted["MatMul"], pairs=True)
+    table = replace(ORT, weighted={**ORT.weighted, "MatMul": matmul})
+    m = model(["y = MatMul(x, z)"], inputs={"x": "2,4,16", "z": "2,16,4"}, outputs=["y"], weights={})
+    p = plan(m, table)
+    assert [(q.value.name, q.dtype) for q in p.pairs] == [("x", "uint8"), ("z", "int8")]
+    assert applied(m, table)[1] > 30
+
+
+def test_zero_channels_and_huge_biases_survive() -> None:
+    w = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    w[:, 1] = 0
+    w[:, 2] = 1e-20
+    m = model(
+        ["a = MatMul(x, w)", "y = Add(a, b)"],
+        inputs={"x": ROWS},
+        outputs=["y"],
+        weights={"w": w, "b": np.array([0.1, 0.7, 1e5], np.float32)},
+    )
+    assert applied(m)[1] > 60
+
+
+def test_existing_names_are_not_taken() -> None:
+    m = model(["x_scale = MatMul(x, w)"], inputs={"x": ROWS}, outputs=["x_scale"], weights={"w": (16, 4)})
+    m, snr = applied(m)
+    assert snr > 30 and m.main.outputs[0].name == "x_scale"
