@@ -60,6 +60,7 @@ class Job:
         with self._phase("load"), _collector_paused():
             ir, source = to_ir(model, allow_links=allow_links)
             self.model = Model(ir, source)
+            self.model.facts  # noqa: B018 - inferred here, so that its time counts as loading
         self._data_spec = data
         self._data: Iterable[dict[str, np.ndarray]] | None = None
         self._original: Package | None = None
@@ -68,11 +69,12 @@ class Job:
         self._lossless: Package | None = None
         self.journal = Journal()
         path = source.path if source is not None else None
+        before = measure(self.model, path)
         self.report = Report(
             source=os.fspath(path) if path is not None else "a model in memory",
             target=self.target.name,
-            before=measure(self.model, path),
-            after=measure(self.model, None),
+            before=before,
+            after=dataclasses.replace(before),
             seconds=self.seconds,
             stopped_after=None,
             versions=_versions(),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graphopt.cli.flags import AllowLinks, Json, Verbose
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -24,15 +26,12 @@ def diff(
         bool, typer.Option("--exit-code", help="Exit with 5 if they differ; without it, with 0 either way.")
     ] = False,
     show_all: Annotated[bool, typer.Option("--all", help="List everything, not the first 20 of a kind.")] = False,
-    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write it as JSON instead; - is stdout.")] = None,
-    allow_links: Annotated[
-        bool,
-        typer.Option("--allow-links", help="Follow links to external data that lead out of the model's folder."),
-    ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
+    json: Json = None,
+    allow_links: AllowLinks = False,
+    verbose: Verbose = False,
 ) -> None:
     """Compare two models, in structure and in weights."""
-    del verbose  # `main` reads it where errors end up
+    del verbose
     import graphopt
     from graphopt.report.difference import difference
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graphopt.cli.flags import AllowLinks, Json, Verbose
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -15,15 +17,12 @@ if TYPE_CHECKING:
 
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file.", show_default=False)],
-    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write it as JSON instead; - is stdout.")] = None,
-    allow_links: Annotated[
-        bool,
-        typer.Option("--allow-links", help="Follow links to external data that lead out of the model's folder."),
-    ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
+    json: Json = None,
+    allow_links: AllowLinks = False,
+    verbose: Verbose = False,
 ) -> None:
     """Show what is in a model, and what it costs to run."""
-    del verbose  # `main` reads it where errors end up
+    del verbose
     import graphopt
     from graphopt.report.overview import overview
 

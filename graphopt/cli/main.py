@@ -1,35 +1,36 @@
 """The entry point `graphopt`: the verbs, and what becomes of errors.
 
 Exit codes: 0 ok · 1 internal error · 2 usage · 3 the input is not a valid model · 4 verification failed ·
-5 a gate was not met · 6 target not available · 130 interrupted. Nothing here or in the modules of the verbs
-imports more than typer until a verb has something to do: `graphopt --help` answers at once.
+5 a gate was not met · 6 target not available · 130 interrupted. Each verb is a module, imported when somebody
+asks for it, and that imports more than typer when it has something to do: `graphopt --help` answers at once.
 """
 
 from __future__ import annotations
 
-import difflib
+import importlib
 import io
 import sys
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from graphopt.cli.diff import diff
-from graphopt.cli.inspect import inspect
-from graphopt.cli.passes import passes
-from graphopt.cli.rules import list_rules
-from graphopt.cli.run import run
-from graphopt.cli.targets import targets
 from graphopt.errors import GraphoptError, UsageError, nearest
 
 INTERRUPTED = 130
 
 # Typer has the class from click, or from its own copy of it; only its descendants are public.
 _TyperUsageError: Any = typer.BadParameter.__base__
+
+VERBS = {
+    "run": "Optimize a model, verify it, and write it.",
+    "inspect": "Show what is in a model, and what it costs to run.",
+    "diff": "Compare two models, in structure and in weights.",
+    "passes": "List the passes, their options, and the presets.",
+    "rules": "Look at the rewrite rules.",
+    "targets": "List the places where a model may run.",
+}
 
 _EPILOG = """\b
 Exit codes:
@@ -56,17 +57,52 @@ class _Verb(TyperCommand):
             raise
 
 
-class _Verbs(TyperGroup):
+class _Group(TyperGroup):
     """A group that names the nearest verb for one that it does not know, and shows its help without one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args or ["--help"])
+        args = args or ["--help"]
+        self.add_help_option = args[0].startswith("-")  # converting it unasked takes longer than all else
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0]
-        if name not in self.commands and not name.startswith("-"):
-            raise UsageError(f"there is no verb {name!r}", hint=nearest(name, self.commands))
+        known = self.list_commands(ctx)
+        if args[0] not in known:
+            raise UsageError(f"there is no verb {args[0]!r}", hint=nearest(args[0], known))
         return super().resolve_command(ctx, args)
+
+
+class _Root(_Group):
+    """The group of all verbs, each made when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        module = importlib.import_module(f"graphopt.cli.{cmd_name}")
+        app = _typer()
+        if cmd_name == "rules":
+            app.callback(cls=_Group, subcommand_metavar="VERB", help=VERBS[cmd_name])(lambda: None)
+            _add(app, "list", module.list_rules)
+        else:
+            _add(app, cmd_name, getattr(module, cmd_name))
+        return typer.main.get_command(app)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def _typer() -> typer.Typer:
+    """An empty app, without rich: typer's own way to render help with it takes longer than the rest."""
+    return typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_HELP
+    )
+
+
+def _add(app: typer.Typer, name: str, function: Any) -> None:
+    # What stands behind `-p fuse` may be more passes, so `run` takes arguments that it has no name for.
+    app.command(name, cls=_Verb, context_settings={**_HELP, "allow_extra_args": name == "run"})(function)
 
 
 def _version(wanted: bool) -> None:
@@ -77,21 +113,15 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _app() -> typer.Typer:
-    """The tree of verbs. Without rich: typer's own way to render help with it takes longer than the rest."""
-    plain: dict[str, Any] = {
-        "add_completion": False,
-        "rich_markup_mode": None,
-        "pretty_exceptions_enable": False,
-        "context_settings": _HELP,
-        "cls": _Verbs,
-        "subcommand_metavar": "VERB",
-    }
-    app = typer.Typer(
-        help="Makes ONNX models smaller and faster, and checks that they compute the same.", epilog=_EPILOG, **plain
-    )
+def _root() -> Any:
+    app = _typer()
 
-    @app.callback()
+    @app.callback(
+        cls=_Root,
+        subcommand_metavar="VERB",
+        help="Makes ONNX models smaller and faster, and checks that they compute the same.",
+        epilog=_EPILOG,
+    )
     def graphopt(
         version: Annotated[
             bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
@@ -99,14 +129,7 @@ def _app() -> typer.Typer:
     ) -> None:
         del version
 
-    app.command(cls=_Verb, context_settings={**_HELP, "allow_extra_args": True})(run)  # -p fuse quant
-    for verb in (inspect, diff, passes, targets):
-        app.command(cls=_Verb, context_settings=_HELP)(verb)
-    rules = typer.Typer(help="List the rewrite rules.", **plain)
-    rules.callback()(lambda: None)
-    rules.command("list", cls=_Verb, context_settings=_HELP)(list_rules)
-    app.add_typer(rules, name="rules")
-    return app
+    return typer.main.get_command(app)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -115,8 +138,7 @@ def main(args: Sequence[str] | None = None) -> int:
     verbose = not {"-v", "--verbose"}.isdisjoint(given)
     _prepare_streams()
     try:
-        command = typer.main.get_command(_app())
-        code = command.main(given, prog_name="graphopt", standalone_mode=False)
+        code = _root().main(given, prog_name="graphopt", standalone_mode=False)
     except GraphoptError as error:
         return _fail(str(error), error.exit_code, error if verbose else None)
     except (KeyboardInterrupt, typer.Abort):
@@ -133,6 +155,8 @@ def main(args: Sequence[str] | None = None) -> int:
 def _fail(text: str, code: int, cause: BaseException | None = None) -> int:
     """Print an error, after its traceback if there is to be one."""
     if cause is not None:
+        import traceback
+
         traceback.print_exception(cause)
     word = "graphopt:" if code == INTERRUPTED else "graphopt: error:"
     print(f"{word} {text}", file=sys.stderr)
@@ -141,6 +165,8 @@ def _fail(text: str, code: int, cause: BaseException | None = None) -> int:
 
 def _usage(error: Any) -> tuple[str, int]:
     """What typer has against the arguments, in our own form."""
+    import difflib
+
     wrong = getattr(error, "option_name", None)
     context = error.ctx
     name = context.command_path if context is not None else "graphopt"
@@ -158,6 +184,9 @@ def _usage(error: Any) -> tuple[str, int]:
 
 def _internal(error: Exception, verbose: bool) -> str:
     """One line for an error that should not happen: what and where it was raised."""
+    import traceback
+    from pathlib import Path
+
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     text = " ".join(str(error).split())

@@ -19,34 +19,35 @@ def passes() -> None:
     made = table("pass", "what it does", fold="what it does")
     for name in pass_names():
         kind = pass_class(name)
-        text = Text(kind.summary())
+        lines = [kind.summary()]
         if kind.requires:
-            text.append(f"\nneeds {', '.join(kind.requires)}", style="dim")
-        for option in _options(kind):
-            text.append(f"\n{option}", style="dim")
-        made.add_row(Text(name, style="bold"), text)
+            lines.append(f"runs after {', '.join(kind.requires)}")
+        made.add_row(Text(name, style="bold"), "\n".join([*lines, *_options(kind)]))
     levels = table("preset", "passes", "accuracy", "what it allows", fold="what it allows")
     for name, preset in sorted(presets().items()):
-        levels.add_row(Text(name, style="bold"), preset.passes, preset.accuracy, preset.title)
-    show(Group(made, Text(), levels))
+        levels.add_row(Text(name, style="bold"), preset.passes or "none", preset.accuracy, preset.title)
+    braces = Text("Options stand in braces: -p fuse,quant{method=percentile,per-channel=false}")
+    show(Group(made, Text(), levels, Text(), braces))
 
 
 def _options(kind: Any) -> list[str]:
-    """`method=minmax (minmax or percentile)`, as they stand in braces behind the pass's name."""
+    """`method = minmax, or percentile`: each option with its default, and what else it takes."""
     hints = typing.get_type_hints(kind)
     return [
-        f"{{{f.name.replace('_', '-')}={_default(f.default)}}}{_choices(hints[f.name])}"
-        for f in dataclasses.fields(kind)
+        f"  {f.name.replace('_', '-')} = {_default(f.default)}{_others(f, hints)}" for f in dataclasses.fields(kind)
     ]
 
 
 def _default(value: Any) -> str:
+    if value in (None, (), ""):
+        return "none"
     if isinstance(value, tuple):
         return "|".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _choices(hint: Any) -> str:
+def _others(field: dataclasses.Field[Any], hints: dict[str, Any]) -> str:
+    hint = hints[field.name]
     if typing.get_origin(hint) is typing.Literal:
-        return f"  {' or '.join(map(str, typing.get_args(hint)))}"
-    return ""
+        return "".join(f", or {choice}" for choice in typing.get_args(hint) if choice != field.default)
+    return ", or names separated by |" if typing.get_origin(hint) is tuple else ""

@@ -14,8 +14,6 @@ from graphopt.errors import GateError, UsageError
 if TYPE_CHECKING:
     from graphopt.report.report import Report
 
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say what is being done, and show tracebacks.")]
-
 
 def run(
     ctx: typer.Context,
@@ -130,7 +128,9 @@ def run(
             "is read, too; flags win over FILE, and FILE over that.",
         ),
     ] = None,
-    verbose: Verbose = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Say what is being done; show the traceback of an error.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Optimize a model, verify it, and write it.

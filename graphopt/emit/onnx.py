@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     from graphopt.ir.model import Model
     from graphopt.ir.save import Written
 
-# Operators that ONNX withdrew before they had a schema; the checker prints their names to standard output.
-_WITHDRAWN = frozenset({
-    "ATen", "Affine", "ConstantFill", "Crop", "DynamicSlice", "GRUUnit", "GivenTensorFill", "ImageScaler",
-    "ParametricSoftplus", "Scale", "ScaledTanh",
-})  # fmt: skip
+_UNREGISTERED = "graphopt.unregistered"
 
 
 class OnnxEmitter(Emitter):
@@ -60,11 +56,7 @@ def _check(model: Model, path: Path) -> None:
         if info.type.HasField("tensor_type"):
             # The checker wants to see a rank; neither the format nor a runtime does.
             info.type.tensor_type.shape.SetInParent()
-    for node in _nodes(proto):
-        if node.op_type in _WITHDRAWN and not node.domain:
-            node.domain = "withdrawn"
-            if all(entry.domain != "withdrawn" for entry in proto.opset_import):
-                proto.opset_import.add(domain="withdrawn", version=1)
+    _set_aside_unregistered(model, proto)
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
@@ -73,6 +65,29 @@ def _check(model: Model, path: Path) -> None:
             where=os.fspath(path),
             hint="nothing was written; find the rewrite to blame with --stop-after",
         ) from error
+
+
+def _set_aside_unregistered(model: Model, proto: onnx.ModelProto) -> None:
+    """Take operators out of the checker's sight that the input had already, and that ONNX does not know.
+
+    Old files have operators that were withdrawn, for which the checker prints a line to standard output, and
+    some that only ONNX Runtime knows in the standard domain.
+    """
+    from graphopt.ir.schemas import lookup
+
+    version = model.opset()
+    original = model.source.proto if model.source else None
+    operators = {node.op_type for node in _nodes(proto) if not node.domain}
+    if original is not None:
+        operators &= {node.op_type for node in _nodes(original) if not node.domain}
+    unknown = {operator for operator in operators if lookup("", operator, version) is None}
+    if not unknown:
+        return
+    for node in _nodes(proto):
+        if not node.domain and node.op_type in unknown:
+            node.domain = _UNREGISTERED
+    for owner in (proto, *proto.functions):
+        owner.opset_import.add(domain=_UNREGISTERED, version=1)
 
 
 def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

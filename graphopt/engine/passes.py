@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ import numpy as np
 from graphopt.engine.constants import compute
 from graphopt.engine.driver import Driver
 from graphopt.engine.journal import PassRecord
-from graphopt.ir.edit import Editor
+from graphopt.ir.edit import Decline, Editor, Rewrite
 from graphopt.ir.model import Model
 from graphopt.ir.value import Node, Value
 from graphopt.rules.rule import Accuracy, Rule
@@ -61,6 +62,15 @@ class Context:
         target = self.target
         fast = self.accuracy >= Accuracy.FAST
         return frozenset(d for d in target.domains if fast or d not in target.fast_domains)
+
+    @contextmanager
+    def rewrite(self, by: str, *, at: Node, sources: Sequence[Node] = (), same_type: bool = True) -> Iterator[Rewrite]:
+        """As `edit.rewrite`, but a `Decline` within is counted with its reason instead of raised."""
+        try:
+            with self.edit.rewrite(by, at=at, sources=sources, same_type=same_type) as rewrite:
+                yield rewrite
+        except Decline as declined:
+            self.decline(by, at, declined.reason)
 
     def decline(self, by: str, node: Node | None, reason: str) -> None:
         """Count a rewrite that `by` did not make, and why."""

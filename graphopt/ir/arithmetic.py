@@ -102,6 +102,8 @@ def mod(call: Call) -> tuple[Array, ...]:
             raise Undefined("Mod of floating-point numbers without fmod")
         return _elementwise(np.fmod)(call)
     _check_divisor(call, a, b)
+    if fmod and not all((np.abs(x.astype(np.float64)) < 2.0**53).all() for x in (a, b)):
+        raise Undefined("Mod with fmod of integers beyond 2⁵³, which some runtimes compute in doubles")
     return (np.asarray(np.fmod(a, b) if fmod else np.mod(a, b), a.dtype),)
 
 
@@ -243,12 +245,14 @@ def _reduction(function: Callable[..., Any], *, since: int = 18, of_none: bool =
     return kernel
 
 
-def _sum(x: Array, **how: Any) -> Any:
-    return np.sum(x, dtype=x.dtype, **how)
+def _accumulated(function: Callable[..., Any]) -> Callable[..., Any]:
+    def reduce(x: Array, **how: Any) -> Any:
+        # Runtimes accumulate integers in doubles or wrap around: the same only below 2⁵³.
+        if is_int(x.dtype) and not (function(np.abs(x.astype(np.float64)), **how) < 2.0**53).all():
+            raise Undefined("a sum or product of integers beyond 2⁵³")
+        return function(x, dtype=x.dtype, **how)
 
-
-def _product(x: Array, **how: Any) -> Any:
-    return np.prod(x, dtype=x.dtype, **how)
+    return reduce
 
 
 def _mean(x: Array, **how: Any) -> Any:
@@ -297,8 +301,8 @@ ARITHMETIC: dict[str, Kernel] = {
     "LessOrEqual": _comparison(np.less_equal),
     "GreaterOrEqual": _comparison(np.greater_equal),
     "Range": range_,
-    "ReduceSum": _reduction(_sum, since=13),
-    "ReduceProd": _reduction(_product),
+    "ReduceSum": _reduction(_accumulated(np.sum), since=13),
+    "ReduceProd": _reduction(_accumulated(np.prod)),
     "ReduceMean": _reduction(_mean, of_none=False),
     "ReduceMax": _reduction(_extreme(np.max), of_none=False),
     "ReduceMin": _reduction(_extreme(np.min), of_none=False),

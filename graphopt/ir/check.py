@@ -40,6 +40,7 @@ class _ModelCheck(GraphCheck):
             proto.opset_import.add(domain="", version=1)  # what the format says of its first versions
         imports = self._imports(proto.opset_import, "the model")
         for function in proto.functions:
+            self.require_text(function.domain, "a function")
             function.domain = plain_domain(function.domain)
             key = (function.domain, function.name, function.overload)
             if key in self.functions:
@@ -57,13 +58,14 @@ class _ModelCheck(GraphCheck):
         return self.found
 
     def _imports(self, opsets: Any, owner: str) -> dict[str, int]:
+        for entry in opsets:
+            self.require_text(entry.domain, owner)
         imports = {plain_domain(entry.domain): entry.version for entry in opsets}
         if len(imports) != len(opsets):  # the last one counts, as in ONNX Runtime and the ONNX checker
             del opsets[:]
             opsets.extend(onnx.OperatorSetIdProto(domain=d, version=v) for d, v in imports.items())
         for entry in opsets:
             domain = entry.domain = plain_domain(entry.domain)
-            self.require_text(domain, owner)
             known = onnx.defs.onnx_opset_version()
             if domain == "" and not 1 <= entry.version <= known:
                 raise self._version("operator set version", entry.version, known)
@@ -82,6 +84,8 @@ class _ModelCheck(GraphCheck):
     def _function(self, function: onnx.FunctionProto) -> None:
         key = (function.domain, function.name, function.overload)
         owner = f"function {spell(key)}"
+        for text in (*key, *function.attribute):
+            self.require_text(text, owner)
         imports = self._imports(function.opset_import, owner)
         local: dict[str, int] = {}
         self.declare(local, function.input, f"input of {owner}")

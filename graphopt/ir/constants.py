@@ -9,10 +9,12 @@ import numpy as np
 import onnx_ir as oir
 
 from graphopt.ir.kernel import Array
+from graphopt.ir.tensors import SpanTensor
 
 _SMALL_BYTES = 4096
 _MAX_SPLAT = 1_000_000
 _CHUNK = 4096
+_SAMPLE = 64  # bytes; a multiple of every element's size
 _NO_SPLAT = object()
 
 
@@ -64,6 +66,19 @@ class Constants:
                 self._arrays[value] = found
         return found
 
+    def sample(self, value: oir.Value) -> tuple[bytes, ...] | None:
+        """A few bytes from the start, the middle and the end of a constant, read without the others."""
+        tensor = self.tensor(value)
+        if tensor is None or tensor.dtype == oir.DataType.STRING:
+            return None
+        places = (0, tensor.nbytes // 2, max(0, tensor.nbytes - _SAMPLE))
+        if isinstance(tensor, SpanTensor):
+            return tuple(tensor.peek(start, _SAMPLE) for start in places)
+        array = self.array(value)
+        assert array is not None, "a tensor has content"
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return tuple(data[start : start + _SAMPLE].tobytes() for start in places)
+
     def splat(self, value: oir.Value) -> Any:
         found = self._splats.get(value)
         if found is None:
@@ -75,8 +90,13 @@ class Constants:
         return None if found is _NO_SPLAT else found
 
     def _splat(self, value: oir.Value, tensor: oir.TensorProtocol) -> Any:
-        if not 0 < math.prod(int(n) for n in tensor.shape) <= _MAX_SPLAT or tensor.dtype == oir.DataType.STRING:
+        if not 0 < math.prod(sizes(tensor)) <= _MAX_SPLAT or tensor.dtype == oir.DataType.STRING:
             return None
+        if tensor.nbytes > _SMALL_BYTES and tensor.dtype.bitwidth >= 8:
+            size = tensor.dtype.bitwidth // 8
+            parts = self.sample(value) or ()
+            if any(len({part[i : i + size] for i in range(0, len(part), size)}) > 1 for part in parts):
+                return None
         array = self.array(value)
         assert array is not None, "a tensor has content"
         flat = array.reshape(-1)
@@ -86,6 +106,11 @@ class Constants:
             if (part != bits[0]).any():
                 return None
         return flat[0]
+
+
+def sizes(tensor: oir.TensorProtocol) -> tuple[int, ...]:
+    """The shape of a stored tensor, which has no symbols."""
+    return tuple(int(n) for n in tensor.shape.numpy())
 
 
 def _of_constant(node: oir.Node) -> oir.TensorProtocol | None:

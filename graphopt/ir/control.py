@@ -47,8 +47,17 @@ def inside_out(graph: oir.Graph | oir.Function, enter: Callable[[oir.Graph], Any
                 yield holder
 
 
-def outputs(node: oir.Node, fact: Callable[[oir.Value], Fact], translator: Translator) -> list[Fact]:
-    """The types of the outputs of an If, Loop or Scan; Fact() where the bodies leave them open."""
+def outputs(
+    node: oir.Node, fact: Callable[[oir.Value], Fact], translator: Translator, taken: bool | None = None
+) -> list[Fact]:
+    """The types of the outputs of an If, Loop or Scan; Fact() where the bodies leave them open.
+
+    `taken`: the condition of an If, where it is known.
+    """
+    if node.op_type == "If" and taken is not None:
+        attr = node.attributes.get("then_branch" if taken else "else_branch")
+        if attr is not None and not attr.is_ref() and len(attr.value.outputs) == len(node.outputs):
+            return [fact(v) for v in attr.value.outputs]
     inner = [[fact(v) for v in body.outputs] for body in bodies(node)]
     if not inner:
         return [Fact()] * len(node.outputs)

@@ -93,9 +93,13 @@ def first_fault(data: Buffer) -> str | None:
 
 
 def unknown_fields(data: Buffer) -> list[Unknown]:
-    """All fields that protobuf set aside when it parsed `data`."""
+    """All fields that protobuf set aside when it parsed `data`, the first one that is wrong in itself last."""
     walk = _Check(data)
-    walk.message(onnx.ModelProto.DESCRIPTOR, 0, len(data), "", 1)
+    try:
+        walk.message(onnx.ModelProto.DESCRIPTOR, 0, len(data), "", 1)
+    except WireError as error:
+        path, _, reason = error.reason.partition(": ")
+        walk.unknown.append(Unknown(path, error.offset, f"has {reason.rstrip(',')}", True))
     return walk.unknown
 
 

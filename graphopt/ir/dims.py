@@ -7,26 +7,27 @@ every value of their symbols, and nothing else is ever claimed to be equal. Ther
 * sizes nobody named (`Dim.unknown("?image.0")`): each is equal to itself alone;
 * integers that are no sizes, and may be negative (`Dim.unknown("?k.0", size=False)`).
 
-A size is at least 0 and below 2³¹ − 1, and shape arithmetic on sizes does not overflow: both are taken as
-given, as every runtime does. Where numbers grow beyond int64 an operation raises `OverflowError` instead.
+A size is at least 0 and below 10⁹, and shape arithmetic on sizes does not overflow: both are taken as given.
+Where numbers grow beyond int64 an operation raises `OverflowError` instead.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _MAX_TERMS = 64
-_MAX_NAME = 400
+_MAX_NAME = 2000
 _PLAIN = re.compile(r"[?$\w][\w.:/$?]*\Z")
 
 
 class _Symbol(NamedTuple):
     name: str
     size: bool
-    kind: str  # "": named in the model; "?": unnamed; anything else: the exact text of a derived size
+    kind: str = ""  # "": named in the model; "?": unnamed; anything else: the exact text of a quotient
+    quotient: tuple[Any, int] | None = None  # of these terms by this number, rounded down
 
 
 _Monomial = tuple[_Symbol, ...]
@@ -46,7 +47,7 @@ class Dim:
     @staticmethod
     def symbol(name: str) -> Dim:
         """The size that the model calls `name`."""
-        return Dim((((_Symbol(name, True, ""),), 1),))
+        return Dim((((_Symbol(name, True),), 1),))
 
     @staticmethod
     def unknown(name: str, *, size: bool = True) -> Dim:
@@ -91,11 +92,7 @@ class Dim:
         rest = _make({monomial: factor % divisor for monomial, factor in self._terms})
         if isinstance(rest, int):
             return whole
-        name = f"floor(({rest})/{divisor})"
-        exact = f"{divisor}:{rest._terms!r}"
-        if len(exact) > 4 * _MAX_NAME:
-            raise OverflowError("a size with too long an expression")
-        return Dim((((_Symbol(name, at_least(rest, 0), exact),), 1),)) + whole
+        return _floor(rest, divisor) + whole
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Dim) and self._hash == other._hash and self._terms == other._terms
@@ -112,14 +109,14 @@ class Dim:
         return all(symbol.size for monomial, _ in self._terms for symbol in monomial)
 
     @property
+    def is_symbol(self) -> bool:
+        """Whether this is one symbol alone."""
+        return len(self._terms) == 1 and self._terms[0][1] == 1 and len(self._terms[0][0]) == 1
+
+    @property
     def is_anonymous(self) -> bool:
         """Whether this is one unnamed symbol, which says no more than None but for being equal to itself."""
-        return (
-            len(self._terms) == 1
-            and self._terms[0][1] == 1
-            and len(self._terms[0][0]) == 1
-            and self._terms[0][0][0].kind == "?"
-        )
+        return self.is_symbol and self._terms[0][0][0].kind == "?"
 
     def __str__(self) -> str:
         text = ""
@@ -136,6 +133,25 @@ class Dim:
 
 Shape = tuple[int | Dim | None, ...]
 """One entry per axis; None where the size is unknown."""
+
+
+def _floor(value: Dim, divisor: int) -> Dim:
+    """The symbol for a quotient rounded down; that of a quotient is one quotient again."""
+    *inner, last = value._terms
+    constant = last[1] if not last[0] else 0
+    inner = inner if constant else [last]
+    if len(value._terms) == len(inner) + bool(constant) == 1 + bool(constant) and inner[0][1] == 1:
+        monomial = inner[0][0]
+        if len(monomial) == 1 and monomial[0].quotient is not None:
+            terms, by = monomial[0].quotient
+            found = (Dim(terms) + constant * by) // (by * divisor)
+            assert isinstance(found, Dim), "a quotient is no number"
+            return found
+    name = f"floor({value}/{divisor})" if value.is_symbol else f"floor(({value})/{divisor})"
+    exact = f"{divisor}:{value._terms!r}"
+    if len(exact) > _MAX_NAME:
+        raise OverflowError("a size with too long an expression")
+    return Dim((((_Symbol(name, at_least(value, 0), exact, (value._terms, divisor)),), 1),))
 
 
 def _quote(symbol: _Symbol) -> str:

@@ -49,6 +49,7 @@ class _Dump:
         _strings(proto.metadata_props, model.metadata_props)
         for configuration in model.device_configurations:
             proto.configuration.append(serde.serialize_model_configuration(configuration))
+        proto.graph.SetInParent()  # an empty graph is a graph
         self.graph(proto.graph, model.graph)
         own_types = model.ir_version >= _FUNCTION_TYPES_SINCE
         for function in model.functions.values():

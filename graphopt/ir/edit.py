@@ -67,7 +67,10 @@ class Rewrite:
         Raises `Decline` if the operator does not exist at the model's opset or refuses the inputs.
         """
         given = {k: v for k, v in (attrs or {}).items() if v is not None}
-        raw = oir.node(op, [None if v is None else v._raw for v in inputs], given, domain=domain, num_outputs=outputs)
+        operands = [None if v is None else v._raw for v in inputs]
+        while operands and operands[-1] is None:
+            operands.pop()  # an optional input at the end is left out by not being there
+        raw = oir.node(op, operands, given, domain=domain, num_outputs=outputs)
         self._draft.nodes.append(raw)
         facts = self._model.facts
         types = None if assume is None else [(facts.dtype(assume._raw), facts.shape(assume._raw))]

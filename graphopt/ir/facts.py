@@ -14,12 +14,12 @@ import onnx.defs
 import onnx_ir as oir
 
 from graphopt.ir import control, shapes
-from graphopt.ir.constants import Constants
+from graphopt.ir.constants import Constants, sizes
 from graphopt.ir.dims import Dim, Shape, provably_equal, static
 from graphopt.ir.fast import fast_types
 from graphopt.ir.kernel import Array
 from graphopt.ir.native import Fact, Translator, infer_node, merged, node_proto, tensor_proto
-from graphopt.ir.schemas import MISJUDGED, Inconsistent, check_arity, defaults, lookup, refusal
+from graphopt.ir.schemas import MISJUDGED, Inconsistent, check_arity, defaults, lookup, misuse, refusal
 from graphopt.ir.symbolic import ShapeValues
 
 __all__ = ["Facts", "Inconsistent", "provably_equal"]
@@ -27,7 +27,9 @@ __all__ = ["Facts", "Inconsistent", "provably_equal"]
 _UNKNOWN = Fact()
 _SIZED_BY_FLOATS = frozenset({"Resize", "Upsample", "Range"})
 # Operators whose shapes depend on what is in an input, other than the ones with an index above 0.
-_SIZED_BY_FIRST = frozenset({"BlackmanWindow", "ConstantOfShape", "HammingWindow", "HannWindow", "MelWeightMatrix", "Range"})
+_SIZED_BY_FIRST = frozenset({
+    "BlackmanWindow", "ConstantOfShape", "HammingWindow", "HannWindow", "MelWeightMatrix", "Range",
+})
 
 
 class Facts:
@@ -42,6 +44,7 @@ class Facts:
 
         self.model = model
         self.problems: list[str] = []
+        self._malformed: set[oir.Node] = set()
         self.translator = Translator()
         self._facts: dict[oir.Value, Fact] = {}
         self._imports: dict[oir.Graph, Mapping[str, int]] = {model.graph: model.opset_imports}
@@ -63,7 +66,7 @@ class Facts:
             tensor = self._constants.tensor(value)
             if tensor is None:
                 return _UNKNOWN
-            found = self._facts[value] = Fact(tensor.dtype, tuple(int(n) for n in tensor.shape))
+            found = self._facts[value] = Fact(tensor.dtype, sizes(tensor))
         return found
 
     def dtype(self, value: oir.Value) -> oir.DataType | None:
@@ -81,6 +84,10 @@ class Facts:
     def array(self, value: oir.Value) -> Array | None:
         """A constant as an array, not to be written to; read from its file each time unless it is small."""
         return self._constants.array(value)
+
+    def sample(self, value: oir.Value) -> tuple[bytes, ...] | None:
+        """A few bytes of a constant, by which most different ones are told apart without reading them."""
+        return self._constants.sample(value)
 
     def splat(self, value: oir.Value) -> Any:
         """The NumPy scalar that every element of a constant equals bit for bit, else None.
@@ -132,14 +139,33 @@ class Facts:
         return self._version(node, None) if node.domain == "" else None
 
     def _version(self, node: oir.Node, graph: oir.Graph | None) -> int | None:
-        if self.model.functions and node.op_identifier() in self.model.functions:
+        if node in self._malformed or (self.model.functions and node.op_identifier() in self.model.functions):
             return None
         return self._imports_of(graph or node).get(node.domain)
 
+    def look_over(self, node: oir.Node) -> None:
+        """Treat a node that its operator's schema does not allow as one of which nothing is known."""
+        version = self._version(node, None)
+        if version is None:
+            return
+        reason = misuse(
+            node.domain,
+            node.op_type,
+            version,
+            tuple([v is not None for v in node.inputs]),
+            len(node.outputs),
+            frozenset([(name, int(attr.type)) for name, attr in node.attributes.items()]),
+        )
+        if reason is not None:
+            self.refuse(node, reason)
+
+    def refuse(self, node: oir.Node, reason: str) -> None:
+        """Treat a node that ONNX does not allow as one of which nothing is known: no rule will match it."""
+        self._malformed.add(node)
+        self.problems.append(f"{node.name or node.op_type}: {reason}")
+
     def _imports_of(self, where: oir.Graph | oir.Node | None) -> Mapping[str, int]:
         graph = where.graph if isinstance(where, oir.Node) else where
-        if isinstance(graph, oir.Function):
-            graph = graph.graph
         return self._imports.get(graph, self.model.opset_imports) if graph is not None else self.model.opset_imports
 
     def register(self, graph: oir.Graph, imports: Mapping[str, int]) -> None:
@@ -200,6 +226,8 @@ class Facts:
         `native`: ask onnx's own inference too, and not only the exact rules for symbolic sizes.
         """
         nothing = [_UNKNOWN] * len(node.outputs)
+        if node in self._malformed:
+            return nothing
         if self.model.functions and node.op_identifier() in self.model.functions:
             return nothing
         imports = self._imports_of(graph or node)
@@ -211,7 +239,7 @@ class Facts:
                 raise Inconsistent(reason)
             return nothing
         if node.op_type in control.CONTROL_FLOW and node.domain == "":
-            return control.outputs(node, self.fact, self.translator)
+            return control.outputs(node, self.fact, self.translator, self._condition(node))
         if any(attr.is_ref() for attr in node.attributes.values()):
             return nothing
         inputs = [_UNKNOWN if v is None else self.fact(v) for v in node.inputs]
@@ -225,6 +253,12 @@ class Facts:
             found = [fact._replace(shape=None) for fact in found]
         return self._refined(node, version, found)
 
+    def _condition(self, node: oir.Node) -> bool | None:
+        """The condition of an If, where constants and shapes determine it."""
+        value = node.inputs[0] if node.op_type == "If" and node.inputs else None
+        found = None if value is None else self._symbolic.of(value)
+        return bool(found.reshape(-1)[0]) if found is not None and found.size == 1 and found.dtype.kind == "b" else None
+
     def _native(
         self, node: oir.Node, schema: onnx.defs.OpSchema, inputs: list[Fact], imports: Mapping[str, int]
     ) -> list[Fact]:
@@ -232,7 +266,7 @@ class Facts:
         if node.op_type == "Constant" and node.domain == "":
             tensor = self._constants.tensor(node.outputs[0])
             if tensor is not None:
-                return [Fact(tensor.dtype, tuple(int(n) for n in tensor.shape))]
+                return [Fact(tensor.dtype, sizes(tensor))]
         names = ["" if v is None else f"i{i}" for i, v in enumerate(node.inputs)]
         results = [f"o{i}" for i in range(len(node.outputs))]
         types = {n: self.translator.to_proto(fact) for n, fact in zip(names, inputs, strict=True) if n}
@@ -289,6 +323,10 @@ class _Site:
     def elements(self, index: int) -> tuple[int | Dim, ...] | None:
         value = self._value(index)
         return None if value is None else self._facts.symbolic(value)
+
+    def array(self, index: int) -> Array | None:
+        value = self._value(index)
+        return None if value is None else self._facts.array(value)
 
     def given(self, index: int) -> bool:
         return self._value(index) is not None

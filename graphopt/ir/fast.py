@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import onnx
-import onnx.defs
 import onnx_ir as oir
 
 from graphopt.ir.dims import broadcast
 from graphopt.ir.native import Fact
 from graphopt.ir.schemas import Inconsistent, check_arity, lookup
 
-_ELEMENTWISE = frozenset(
-    "Abs Add And Ceil Div Equal Erf Exp Floor Greater GreaterOrEqual Less LessOrEqual Log Max Min Mul Neg Not Or Pow "
-    "Reciprocal Relu Round Sigmoid Sign Sqrt Sub Sum Tanh Where Xor".split()
-)
+_ELEMENTWISE = frozenset({
+    "Abs", "Add", "And", "Ceil", "Div", "Equal", "Erf", "Exp", "Floor", "Greater", "GreaterOrEqual", "Less",
+    "LessOrEqual", "Log", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid",
+    "Sign", "Sqrt", "Sub", "Sum", "Tanh", "Where", "Xor",
+})
 _FIRST_OPSET = 7  # before it, broadcasting was an attribute
 
 

@@ -60,6 +60,7 @@ def _find_calls(facts: Facts) -> Calls:
     for top, caller in scopes:
         imports = facts.model.opset_imports if caller is None else functions[caller].opset_imports
         for node in control.inside_out(top, lambda body, i=imports: facts.register(body, i)):  # type: ignore[misc]
+            facts.look_over(node)
             if functions and node.op_identifier() in functions:
                 calls.add(node, caller)
     return calls
@@ -128,7 +129,7 @@ class _Reader:
 
 
 def _inner(holders: Iterable[oir.Node], proto: onnx.GraphProto) -> list[tuple[oir.Graph, onnx.GraphProto]]:
-    """The bodies that nodes hold, on both sides. A node is found by its first output, the one name sure to be unique."""
+    """The bodies that nodes hold, on both sides. A node is found by its first output, whose name is unique."""
     by_output = {node.output[0]: node for node in proto.node if node.output}
     pairs: list[tuple[oir.Graph, onnx.GraphProto]] = []
     for holder in holders:
@@ -171,13 +172,13 @@ class _Sweep:
             self._substitute(value)
         known = [facts.fact(value) for value in node.outputs]
         leaves_scope = node.op_type in control.CONTROL_FLOW
-        if not leaves_scope and not any([self._is_open(fact) for fact in known]):
+        if not leaves_scope and not self._are_open(known):
             return
         native = not self._improved.isdisjoint(node.inputs) or any(fact.dtype is None for fact in known)
         try:
             found = facts.outputs(node, native=native)
         except Inconsistent as reason:
-            facts.problems.append(f"{node.name or node.op_type}: {reason}")
+            facts.refuse(node, str(reason))
             return
         for value, old, new in zip(node.outputs, known, found, strict=False):
             if leaves_scope:
@@ -195,13 +196,11 @@ class _Sweep:
             self._facts.set(value, fact._replace(shape=shape))
             self._improved.add(value)
 
-    def _is_open(self, fact: Fact) -> bool:
+    def _are_open(self, facts: list[Fact]) -> bool:
         """Whether nobody has looked yet into what is unknown here."""
-        if fact.shape is None:
-            return fact.proto is None
-        fresh = self._unexplained.intersection(fact.shape)
+        fresh = self._unexplained.intersection(n for fact in facts for n in fact.shape or ())
         self._unexplained -= fresh
-        return bool(fresh)
+        return bool(fresh) or any(fact.shape is None and fact.proto is None for fact in facts)
 
     def _solve(self, old: Fact, new: Fact) -> None:
         for a, b in zip(old.shape or (), new.shape or (), strict=False):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def split(call: Call) -> tuple[Array, ...]:
     ends = np.cumsum([0, *sizes]).tolist()
     take = [slice(None)] * x.ndim
     parts = []
-    for begin, end in zip(ends[:-1], ends[1:], strict=True):
+    for begin, end in pairwise(ends):
         take[axis] = slice(begin, end)
         parts.append(x[tuple(take)])
     return tuple(parts)
@@ -146,6 +147,8 @@ def slice_(call: Call) -> tuple[Array, ...]:
     axes = call.axes(axes, x.ndim)
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise Undefined("Slice has starts, ends, axes and steps that do not fit together")
+    if any(step < 0 and end >= 2**31 - 1 for end, step in zip(ends, steps, strict=True)):
+        raise Undefined("Slice backwards to the largest integer, which runtimes understand in two ways")
     take = [slice(None)] * x.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         take[axis] = slice(*clamped(start, end, step, x.shape[axis]))

@@ -15,6 +15,10 @@ from graphopt.ir.dims import Dim, Shape
 from graphopt.ir.schemas import Inconsistent
 
 _INT64_MAX = 2**63 - 1
+# What exporters write for "some size", in several places of one model that have nothing to do with each other.
+_NAMELESS = frozenset({
+    "?", "*", "-1", "_", "any", "dyn", "dynamic", "nan", "none", "null", "undefined", "unk", "unknown",
+})
 
 
 class Fact(NamedTuple):
@@ -106,7 +110,7 @@ class Translator:
         for i, dim in enumerate(tensor.shape.dim):
             if dim.HasField("dim_value") and dim.dim_value >= 0:
                 sizes.append(dim.dim_value)
-            elif dim.dim_param:
+            elif dim.dim_param and dim.dim_param.lower() not in _NAMELESS:
                 sizes.append(Dim.symbol(dim.dim_param))
             else:
                 sizes.append(axes[i] if axes else self.fresh())

@@ -100,7 +100,10 @@ def _declare_inputs(graph: onnx.GraphProto, translator: Translator) -> None:
 
 
 def _strip(
-    graph: onnx.GraphProto, imports: dict[str, int], functions: dict[Identifier, onnx.FunctionProto], translator: Translator
+    graph: onnx.GraphProto,
+    imports: dict[str, int],
+    functions: dict[Identifier, onnx.FunctionProto],
+    translator: Translator,
 ) -> None:
     opaque: set[str] = set()
     for node in graph.node:

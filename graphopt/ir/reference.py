@@ -15,12 +15,14 @@ from graphopt.ir.kernel import Array, Call, Undefined, Unsupported
 _MAX_ELEMENTS = 1 << 22  # many of these loop over elements in Python
 
 # The size of the results is bounded by that of the inputs; nothing random, nothing with a body.
-SAME_DTYPE = frozenset(
-    "Acos Acosh Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Celu Clip Cos Cosh "
-    "CumSum DepthToSpace Elu Erf GatherElements GatherND Gelu HardSigmoid HardSwish LeakyRelu LogSoftmax Mish "
-    "PRelu ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare Relu ScatterElements ScatterND Selu "
-    "Sigmoid Sin Sinh Softmax Softplus Softsign SpaceToDepth Tan Tanh ThresholdedRelu Trilu".split()
-)
+SAME_DTYPE = frozenset({
+    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
+    "BitwiseXor", "Celu", "Clip", "Cos", "Cosh", "CumSum", "DepthToSpace", "Elu", "Erf", "GatherElements",
+    "GatherND", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "LogSoftmax", "Mish", "PRelu", "ReduceL1",
+    "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare", "Relu", "ScatterElements", "ScatterND",
+    "Selu", "Sigmoid", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Tan", "Tanh",
+    "ThresholdedRelu", "Trilu",
+})
 OTHER_DTYPE: dict[str, np.dtype[Any]] = {
     "ArgMax": np.dtype(np.int64),
     "ArgMin": np.dtype(np.int64),

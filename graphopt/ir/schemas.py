@@ -11,7 +11,6 @@ import onnx.helper
 
 from graphopt.errors import GraphoptError
 
-
 # The inference functions of these read symbolic sizes as 0, or are wrong: their shapes are not believed.
 MISJUDGED = frozenset({"Attention", "STFT"})
 
@@ -88,3 +87,34 @@ def check_arity(schema: onnx.defs.OpSchema, inputs: int, outputs: int) -> None:
         if not low <= count <= high:
             wanted = f"{low}" if low == high else f"{low} to {high}" if high < 2**31 - 1 else f"at least {low}"
             raise Inconsistent(f"{schema.name} takes {wanted} {what}, not {count}")
+
+
+@functools.cache
+def misuse(
+    domain: str, op_type: str, version: int, given: tuple[bool, ...], outputs: int, attributes: frozenset[tuple[str, int]]
+) -> str | None:
+    """Why a node cannot be what its operator's schema says; None if it can, or if there is no schema.
+
+    `given`: for each input whether it is there; `attributes`: names and `AttributeProto` types of those that are set.
+    """
+    schema = lookup(domain, op_type, version)
+    if schema is None:
+        return None
+    try:
+        check_arity(schema, len(given), outputs)
+    except Inconsistent as error:
+        return error.what
+    for position, present in enumerate(given):
+        formal = schema.inputs[min(position, len(schema.inputs) - 1)]
+        if not present and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single:
+            return f"{op_type} needs its input {formal.name!r}"
+    for name, kind in attributes:
+        if name not in schema.attributes:
+            return f"{op_type} has no attribute {name!r} at opset {version}"
+        if int(schema.attributes[name].type.value) != kind:
+            return f"the attribute {name!r} of {op_type} has another type"
+    present_names = {name for name, _ in attributes}
+    for name, attribute in schema.attributes.items():
+        if attribute.required and name not in present_names:
+            return f"{op_type} needs the attribute {name!r}"
+    return None

@@ -99,6 +99,7 @@ class GraphCheck:
             raise self.error(f"the graph output {info.name!r} is produced by no node")
         for infos in (graph.input, graph.output, graph.value_info):
             self.infos(infos)
+        self.require_text(graph.name, f"the graph{inside}")
         self.texts(graph, f"the graph{inside}")
         return free
 
@@ -109,7 +110,9 @@ class GraphCheck:
             name = tensor.name
             if not name:
                 raise self.error(f"initializer #{index}{inside} has no name")
-            self.payloads.check(tensor, f"initializer {name!r}{inside}")
+            label = f"initializer {name!r}{inside}"
+            self.payloads.check(tensor, label)
+            self.texts(tensor, label)
             if name in first:
                 if not self.payloads.same(graph.initializer[first[name]], tensor):
                     raise self.error(f"two initializers{inside} are named {name!r} and differ")
@@ -194,6 +197,9 @@ class GraphCheck:
         if not op:
             raise self.error(f"{_describe(node, index)}{inside} has no operator")
         domain = node.domain
+        for text in (op, domain, node.name, node.overload):
+            if type(text) is not str:
+                raise self._not_utf8(_describe(node, index))
         if domain == "ai.onnx":
             domain = node.domain = ""
         if self.functions and (key := (domain, op, node.overload)) in self.functions:
@@ -204,8 +210,6 @@ class GraphCheck:
                 f"{label} is of the operator set {domain or 'ai.onnx'!r}, which the model does not import",
                 "add an opset_import for it",
             )
-        if type(op) is not str or type(domain) is not str or type(node.name) is not str:
-            raise self._not_utf8(_describe(node, index))
         if node.metadata_props or node.doc_string:
             self.texts(node, _describe(node, index))
         attributes = node.attribute
@@ -223,6 +227,8 @@ class GraphCheck:
     def attribute(
         self, attribute: onnx.AttributeProto, owner: str, imports: dict[str, int], calls: set[Key]
     ) -> dict[str, str]:
+        for text in (attribute.name, attribute.ref_attr_name, attribute.doc_string):
+            self.require_text(text, f"an attribute of {owner}")
         kind: int = attribute.type
         if kind == onnx.AttributeProto.UNDEFINED and not attribute.ref_attr_name:
             kind = self._attribute_type(attribute, owner)
@@ -235,10 +241,9 @@ class GraphCheck:
         if kind == onnx.AttributeProto.TENSOR:
             if not attribute.HasField("t"):
                 raise self.error(f"{label} has no tensor")
-            self.found.attribute_payloads |= self.payloads.check(attribute.t, label)
+            self._attribute_tensors([attribute.t], label)
         elif kind == onnx.AttributeProto.TENSORS:
-            for tensor in attribute.tensors:
-                self.found.attribute_payloads |= self.payloads.check(tensor, label)
+            self._attribute_tensors(attribute.tensors, label)
         elif kind == onnx.AttributeProto.STRINGS:
             if not all(_is_utf8(text) for text in attribute.strings):
                 raise self._not_utf8(label)
@@ -247,6 +252,12 @@ class GraphCheck:
         elif kind in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
             return self._bodies(attribute, label, imports, calls)
         return {}
+
+    def _attribute_tensors(self, tensors: Iterable[onnx.TensorProto], label: str) -> None:
+        for tensor in tensors:
+            self.found.attribute_payloads |= self.payloads.check(tensor, label)
+            self.require_text(tensor.name, label)
+            self.texts(tensor, label)
 
     def _bodies(
         self, attribute: onnx.AttributeProto, label: str, imports: dict[str, int], calls: set[Key]

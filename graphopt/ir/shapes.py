@@ -7,32 +7,13 @@ for all sizes from 0 on, given that the operator succeeds; what is not provable 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
 
+from graphopt.ir import spatial
 from graphopt.ir.dims import Dim, Shape, at_least, at_most, broadcast, exact_quotient, known, product
+from graphopt.ir.site import Site, Size, axis_of
 
-Size = int | Dim | None
 _FAR = 2**31 - 1  # beyond every size
-
-
-class Site(Protocol):
-    """A node as the shape functions see it."""
-
-    version: int
-    outputs: int
-    inputs: int
-
-    def shape(self, index: int) -> Shape | None:
-        """The shape of an input; None also where the input is left out."""
-
-    def elements(self, index: int) -> tuple[int | Dim, ...] | None:
-        """The elements of a small integer input, as far as known."""
-
-    def given(self, index: int) -> bool:
-        """Whether the input is there."""
-
-    def attr(self, name: str, default: Any = None) -> Any:
-        """An attribute's value."""
+_FAR_FOR_SYMBOL = 10**9  # what some exporters write for the end of an axis
 
 
 Rule = Callable[[Site], Sequence[Shape | None]]
@@ -45,12 +26,6 @@ def refine(op: str, site: Site) -> Sequence[Shape | None]:
         return rule(site) if rule else ()
     except (OverflowError, IndexError):
         return ()
-
-
-def _axis(axis: int, rank: int) -> int:
-    if not -rank <= axis < rank:
-        raise IndexError(axis)
-    return axis % rank
 
 
 def _same(site: Site) -> Sequence[Shape | None]:
@@ -159,7 +134,7 @@ def _concat(site: Site) -> Sequence[Shape | None]:
     shapes = [s for s in map(site.shape, range(site.inputs)) if s is not None]
     if not shapes:
         return ()
-    axis = _axis(site.attr("axis", 1), len(shapes[0]))
+    axis = axis_of(site.attr("axis", 1), len(shapes[0]))
     if len({len(s) for s in shapes}) != 1:
         return ()
     result = [_agreed([s[i] for s in shapes]) for i in range(len(shapes[0]))]
@@ -182,23 +157,22 @@ def _slice(site: Site) -> Sequence[Shape | None]:
     if shape is None:
         return ()
     if site.version < 10:
-        starts, ends, axes = site.attr("starts"), site.attr("ends"), site.attr("axes")
-        steps = None
+        starts, ends, axes, steps = site.attr("starts"), site.attr("ends"), site.attr("axes"), None
     else:
         starts, ends, axes, steps = (site.elements(i) for i in range(1, 5))
         if (axes is None and site.given(3)) or (steps is None and site.given(4)):
             return ()
     if starts is None or ends is None:
         return ()
-    axes = range(len(starts)) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
+    axes = tuple(range(len(starts))) if axes is None else axes
+    steps = (1,) * len(starts) if steps is None else steps
     if not len(starts) == len(ends) == len(axes) == len(steps):
         return ()
     result = list(shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if not isinstance(axis, int):
             return ()
-        at = _axis(axis, len(shape))
+        at = axis_of(axis, len(shape))
         result[at] = _sliced(start, end, step, shape[at])
     return [tuple(result)]
 
@@ -222,7 +196,7 @@ def _sliced(start: int | Dim, end: int | Dim, step: int | Dim, size: Size) -> Si
 def _clamped(position: int | Dim, size: int | Dim) -> int | Dim | None:
     """A start or end of Slice, counted from the front and held within 0 and `size`."""
     if isinstance(position, int):
-        if position >= _FAR:
+        if position >= (_FAR_FOR_SYMBOL if isinstance(size, Dim) and size.is_symbol else _FAR):
             return size
         if position <= -_FAR:
             return 0
@@ -250,7 +224,7 @@ def _pad(site: Site) -> Sequence[Shape | None]:
     for i, axis in enumerate(axes):
         if not isinstance(axis, int):
             return ()
-        at = _axis(axis, len(shape))
+        at = axis_of(axis, len(shape))
         size = result[at]
         result[at] = None if size is None else size + pads[i] + pads[i + len(axes)]
     return [tuple(result)]
@@ -260,7 +234,7 @@ def _split(site: Site) -> Sequence[Shape | None]:
     shape = site.shape(0)
     if shape is None:
         return ()
-    axis = _axis(site.attr("axis", 0), len(shape))
+    axis = axis_of(site.attr("axis", 0), len(shape))
     sizes: Sequence[Size] | None = site.attr("split") if site.version < 13 else site.elements(1)
     if sizes is None:
         total = shape[axis]
@@ -277,7 +251,7 @@ def _gather(site: Site) -> Sequence[Shape | None]:
     shape, indices = site.shape(0), site.shape(1)
     if shape is None or indices is None:
         return ()
-    axis = _axis(site.attr("axis", 0), len(shape))
+    axis = axis_of(site.attr("axis", 0), len(shape))
     return [(*shape[:axis], *indices, *shape[axis + 1 :])]
 
 
@@ -292,97 +266,23 @@ def _matmul(site: Site) -> Sequence[Shape | None]:
     return [(*outer, *a[:-1][-1:], *(b[-1:] if len(b) > 1 else ()))]
 
 
-def _resize(site: Site) -> Sequence[Shape | None]:
-    shape, sizes = site.shape(0), site.elements(3)
-    if shape is None or sizes is None or site.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-        return ()
-    axes = site.attr("axes") or range(len(shape))
-    result = list(shape)
-    for axis, size in zip(axes, sizes, strict=False):
-        result[_axis(axis, len(shape))] = size
-    return [tuple(result)]
-
-
-def _window(site: Site, kernel: Sequence[Size], channels: Size) -> Sequence[Shape | None]:
-    """Convolution and pooling: each spatial size is floor((size + padding − window) / stride) + 1."""
-    shape = site.shape(0)
-    if shape is None or len(shape) != len(kernel) + 2:
-        return ()
-    count = len(kernel)
-    strides = site.attr("strides") or [1] * count
-    dilations = site.attr("dilations") or [1] * count
-    pads = site.attr("pads") or [0] * (2 * count)
-    auto = site.attr("auto_pad", "NOTSET")
-    result: list[Size] = [shape[0], channels]
-    for i, (size, window) in enumerate(zip(shape[2:], kernel, strict=True)):
-        if not isinstance(size, Dim) or not isinstance(window, int):
-            result.append(None)  # numbers are what onnx's own inference is good at
-        elif auto in ("SAME_UPPER", "SAME_LOWER"):
-            result.append((size + (strides[i] - 1)) // strides[i])
-        else:
-            padding = 0 if auto == "VALID" else pads[i] + pads[i + count]
-            result.append((size + (padding - (window - 1) * dilations[i] - 1)) // strides[i] + 1)
-    return [tuple(result)]
-
-
-def _conv(site: Site) -> Sequence[Shape | None]:
-    weight = site.shape(1)
-    return () if weight is None else _window(site, weight[2:], weight[0])
-
-
-def _pool(site: Site) -> Sequence[Shape | None]:
-    shape, kernel = site.shape(0), site.attr("kernel_shape")
-    if site.attr("ceil_mode", 0) or kernel is None or shape is None or len(shape) < 2:
-        return ()
-    found = _window(site, kernel, shape[1])
-    return [*found, *found] if site.outputs > 1 else found
-
-
-def _attention(site: Site) -> Sequence[Shape | None]:
-    """The result, the keys and values for the next call, and the scores; see Attention in ONNX's opset 23."""
-    q, k, v = (site.shape(i) for i in range(3))
-    if q is None or k is None or v is None or not len(q) == len(k) == len(v):
-        return ()
-    heads, kv_heads = site.attr("q_num_heads"), site.attr("kv_num_heads")
-    if len(q) == 4:
-        heads, kv_heads, key_size, value_size = q[1], k[1], k[3], v[3]
-        result: Shape = (q[0], heads, q[2], value_size)
-    elif len(q) == 3 and heads and kv_heads:
-        key_size, value_size = _quotient(k[2], kv_heads), _quotient(v[2], kv_heads)
-        result = (q[0], q[1], None if value_size is None else value_size * heads)
-    else:
-        return ()
-    total = k[-2]
-    if site.given(4):
-        past = site.shape(4)
-        total = None if past is None or past[2] is None or total is None else past[2] + total
-    return [
-        result,
-        (q[0], kv_heads, total, key_size),
-        (q[0], kv_heads, total, value_size),
-        (q[0], heads, q[-2], total),
-    ]
-
-
-def _quotient(size: Size, divisor: int) -> Size:
-    return None if size is None else exact_quotient(size, divisor)
-
-
 _SAME = (
-    "Abs Acos Asin Atan BatchNormalization Cast Ceil Celu Clip Cos CumSum DequantizeLinear Dropout Elu Erf Exp Floor Gelu "
-    "GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LayerNormalization "
-    "LeakyRelu Log LogSoftmax Mish Neg Not QuantizeLinear RMSNormalization Reciprocal Relu Round Selu Sigmoid Sign Sin "
-    "Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu"
-).split()
+    "Abs", "Acos", "Asin", "Atan", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Cos", "CumSum",
+    "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "GroupNormalization", "HardSigmoid",
+    "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "IsInf", "IsNaN", "LRN", "LayerNormalization",
+    "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not", "QuantizeLinear", "RMSNormalization", "Reciprocal",
+    "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Swish", "Tan",
+    "Tanh", "ThresholdedRelu", "Trilu",
+)
 BROADCASTING = (
-    "Add And BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or "
-    "Pow Sub Sum Where Xor"
-).split()
+    "Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less",
+    "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor",
+)
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME, _same),
     **dict.fromkeys(BROADCASTING, _elementwise),
-    "Attention": _attention,
+    "Attention": spatial.attention,
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Expand": _expand,
@@ -395,8 +295,10 @@ RULES: dict[str, Rule] = {
     "Split": _split,
     "Gather": _gather,
     "MatMul": _matmul,
-    "Resize": _resize,
-    "Conv": _conv,
-    "MaxPool": _pool,
-    "AveragePool": _pool,
+    "Resize": spatial.resize,
+    "Upsample": spatial.resize,
+    "Conv": spatial.conv,
+    "ConvTranspose": spatial.conv_transpose,
+    "MaxPool": spatial.pool,
+    "AveragePool": spatial.pool,
 }

@@ -24,10 +24,11 @@ _INT = frozenset({oir.DataType.INT32, oir.DataType.INT64})
 _EVALUATED = _INT | {oir.DataType.BOOL, oir.DataType.FLOAT, oir.DataType.DOUBLE}
 _OBJECT = np.dtype(object)
 # Operators that give the same bits in every runtime: no Exp, whose last bit differs, before a Floor.
-_EXACT = frozenset(MOVEMENT) | frozenset(SHAPE_ONLY) | frozenset(
-    "Abs Add And Cast Ceil Div Equal Floor Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Neg Not Or Range "
-    "ReduceMax ReduceMin ReduceProd ReduceSum Round Sign Sqrt Sub Xor".split()
-)
+_EXACT = frozenset(MOVEMENT) | frozenset(SHAPE_ONLY) | frozenset({
+    "Abs", "Add", "And", "Cast", "Ceil", "Div", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less",
+    "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Range", "ReduceMax", "ReduceMin", "ReduceProd",
+    "ReduceSum", "Round", "Sign", "Sqrt", "Sub", "Xor",
+})
 _INEXACT_ON_FLOATS = frozenset({"ReduceProd", "ReduceSum"})
 
 

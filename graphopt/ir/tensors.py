@@ -144,6 +144,10 @@ class SpanTensor(ir.TensorProtocol, abc.ABC):
         """A copy of the bytes."""
 
     @abc.abstractmethod
+    def peek(self, start: int, count: int) -> bytes:
+        """At most `count` bytes from byte `start` on, without touching the others."""
+
+    @abc.abstractmethod
     def _load(self) -> memoryview:
         """The bytes in aligned memory of their own."""
 
@@ -212,6 +216,9 @@ class FileTensor(SpanTensor):
         data = os.pread(self.file.fileno(), self.length, self.offset)
         return data if len(data) == self.length else self._load().tobytes()
 
+    def peek(self, start: int, count: int) -> bytes:
+        return os.pread(self.file.fileno(), min(count, self.length - start), self.offset + start)
+
     def _load(self) -> memoryview:
         # Read, not copied out of the map: pages of the map would count as ours until the end.
         target = np.empty(self.length, dtype=np.uint8).data
@@ -243,6 +250,9 @@ class BufferTensor(SpanTensor):
 
     def tobytes(self) -> bytes:
         return bytes(self._data)
+
+    def peek(self, start: int, count: int) -> bytes:
+        return bytes(self._data[start : start + count])
 
     def _load(self) -> memoryview:
         return memoryview(bytearray(self._data))

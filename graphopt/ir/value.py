@@ -82,6 +82,11 @@ class Value(_View):
         return None if tensor is None else int(tensor.nbytes)
 
     @property
+    def sample(self) -> tuple[bytes, ...] | None:
+        """A few bytes of a constant, by which most different ones are told apart without reading them."""
+        return self._model.facts.sample(self._raw)
+
+    @property
     def tensor(self) -> Any:
         """The stored tensor of a constant (an `onnx_ir.TensorProtocol`), else None."""
         return self._model.facts.const(self._raw)

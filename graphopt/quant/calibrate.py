@@ -89,7 +89,7 @@ def _warnings(statistics: Mapping[str, TensorStatistics]) -> Iterable[str]:
     silent = [name for name, s in statistics.items() if not s.count]
     if silent:
         first = silent[0]
-        yield f"{len(silent)} activations had no finite element, such as {first!r}: they got scale 1"
+        yield f"{len(silent)} activations had no finite element, such as {first!r}: they are taken to reach 1"
 
 
 class _Collector:

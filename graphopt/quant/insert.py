@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Placed", "insert"]
 
+_SMALL = 4096  # bytes: the scales of 1024 channels
+
 Array = np.ndarray[Any, Any]
 
 
@@ -80,6 +82,21 @@ def _groups(heavy: Iterable[Heavy]) -> list[list[Heavy]]:
     return list(groups.values())
 
 
+def _bits(array: Array) -> tuple[str, tuple[int, ...], bytes]:
+    return str(array.dtype), array.shape, array.tobytes()
+
+
+def _small_constants(edit: Editor) -> dict[tuple[str, tuple[int, ...], bytes], Value]:
+    """Initializers of the main graph that could serve as a scale or zero point, by their bits."""
+    found = {}
+    for value in edit.model.main.initializers:
+        size = value.nbytes
+        array = value.array() if size is not None and size <= _SMALL and not value.is_output else None
+        if array is not None:
+            found[_bits(array)] = value
+    return found
+
+
 class _Insertion:
     def __init__(self, plan: Plan, ranges: Mapping[Value, Range], edit: Editor, bits: int) -> None:
         self.table = plan.table
@@ -90,7 +107,7 @@ class _Insertion:
         self.bits = bits
         self.placed: list[Placed] = []
         self._params = {id(p): self._activation(p, ranges[p.like]) for p in plan.pairs}
-        self._constants: dict[tuple[Value, str], tuple[Value, Value]] = {}
+        self._constants = _small_constants(edit)
         self._x_scale = self._scales_read(plan)
 
     def _activation(self, pair: Pair, real: Range) -> QuantParams:
@@ -114,12 +131,8 @@ class _Insertion:
         readers = value.uses() if pair.readers is None else pair.readers
         anchor = value.producer or min((n for n, _ in readers), key=lambda n: self.edit.ranks.of(n._raw))
         with self.edit.rewrite("quant.activation", at=anchor) as rw:
-            key = (pair.like, pair.dtype)
-            if key not in self._constants:
-                stem = pair.like.name
-                scale = rw.constant(params.scale, like=f"{stem}_scale")
-                self._constants[key] = scale, rw.constant(params.zero_point, like=f"{stem}_zero_point")
-            scale, zero = self._constants[key]
+            scale = self._constant(rw, params.scale, f"{pair.like.name}_scale")
+            zero = self._constant(rw, params.zero_point, f"{pair.like.name}_zero_point")
             (q,) = rw.node("QuantizeLinear", [value, scale, zero])
             (dq,) = rw.node("DequantizeLinear", [q, scale, zero])
             if value.is_output and pair.readers is None:
@@ -146,8 +159,9 @@ class _Insertion:
         integers = quantize(array, QuantParams(scale, zeros), axis)
         with self.edit.rewrite("quant.weight", at=first.node, sources=[h.node for h in group]) as rw:
             stored = rw.constant(integers, like=f"{name}_int8")
-            scales = rw.constant(scale, like=f"{name}_scale")
-            zero = rw.constant(zeros, like=f"{name}_zero_point")  # optional in ONNX, but QGemm is not chosen without
+            scales = self._constant(rw, scale, f"{name}_scale")
+            # Optional in ONNX, but QGemm is not chosen without.
+            zero = self._constant(rw, zeros, f"{name}_zero_point")
             dq = self._dequantized(rw, [stored, scales, zero], axis, weight)
             for h in group:
                 rw.set_input(h.node, 1, dq)
@@ -163,12 +177,20 @@ class _Insertion:
         name = bias.value.name
         integers, scale = quantize_bias(bias.values, self._x_scale[heavy.node], w_scale)
         with self.edit.rewrite("quant.bias", at=bias.reader) as rw:
-            stored = rw.constant(integers, like=f"{name}_int32")
-            scales = rw.constant(scale, like=f"{name}_scale")
+            stored = self._constant(rw, integers, f"{name}_int32")
+            scales = self._constant(rw, scale, f"{name}_scale")
             dq = self._dequantized(rw, [stored, scales], 0 if scale.ndim else None, bias.value)
             rw.set_input(bias.reader, bias.index, dq)
         self._drop(bias.value)
         self._note("bias", name, "int32", scale, f"bias of {heavy.node.op}, in units of x_scale × w_scale")
+
+    def _constant(self, rw: Rewrite, array: Array, like: str) -> Value:
+        """A new initializer, or the one that holds the same bits: zero points and scales recur."""
+        key = _bits(array)
+        known = self._constants.get(key)
+        if known is None or not known.is_initializer:  # it may have been dropped meanwhile
+            known = self._constants[key] = rw.constant(array, like=like)
+        return known
 
     def _dequantized(self, rw: Rewrite, inputs: list[Value], axis: int | None, like: Value) -> Value:
         domain = "" if axis is None else self.domain

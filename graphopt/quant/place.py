@@ -99,11 +99,13 @@ def plan(model: Model, table: QuantTable, selection: Selection | None = None, *,
         per_channel, result.dequantizer = table.per_channel_domain != "", table.per_channel_domain
         if not per_channel:
             result.notes.append(_COARSE.format(opset, table.opset_per_channel))
-    chosen = _chosen(model, table, selection or Selection())
-    for node, reason in chosen:
+    safe: set[Node] = set()
+    for node, reason in _chosen(model, table, selection or Selection()):
         if reason is None and old:
             reason = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
         found = reason or analyse(node, table.weighted[node.op], table, per_channel=per_channel)
+        if isinstance(found, Heavy):
+            found = _hazard(found, table, safe) or found
         if isinstance(found, str):
             result.declined.append(Declined(node, found))
         else:
@@ -111,6 +113,25 @@ def plan(model: Model, table: QuantTable, selection: Selection | None = None, *,
     if result.heavy:
         _Flow(model, result).run()
     return result
+
+
+def _hazard(heavy: Heavy, table: QuantTable, safe: set[Node]) -> str | None:
+    """A reason not to quantize the input, if the runtime would move its Q up to an operator that takes none.
+
+    `safe`: nodes from which it is known that the way up holds none; grows, so that no way is walked twice.
+    """
+    node = heavy.x.producer
+    walked = []
+    while node is not None and node.is_standard and node not in safe:
+        walked.append(node)
+        row = table.elementwise.get(node.op)
+        attr = next((a for a in row.unless_set if a in node.attrs), None) if row is not None else None
+        if attr is not None:
+            return f"its input comes from {node.op} with {attr}, which the runtime cannot quantize"
+        passes = node.op in table.data_movement or node.op in ("Relu", "Clip")
+        node = node.inputs[0].producer if passes and node.inputs[0] is not None else None
+    safe.update(walked)
+    return None
 
 
 def _chosen(model: Model, table: QuantTable, selection: Selection) -> list[tuple[Node, str | None]]:
@@ -192,7 +213,8 @@ class _Flow:
         return all(_text(node.attr(name)) == value for name, value in attrs.items())
 
     def _elementwise(self, node: Node) -> bool:
-        return node.op in self.table.elementwise and node.is_standard
+        row = self.table.elementwise.get(node.op)
+        return row is not None and node.is_standard and not any(a in node.attrs for a in row.unless_set)
 
     def _carrier(self, value: Value) -> tuple[Value, _Root]:
         """Where a Q belongs that shall make `value` integer: behind the activation that it makes redundant,

@@ -90,20 +90,22 @@ def activation_params(
     """The scale and zero point of an activation, per tensor; zero is always exact.
 
     `floor_zero`: nothing below zero shall be representable, as behind a Relu. `ceiling`: nothing above it
-    either, as behind a Clip. A tensor that is zero throughout gets scale 1.
+    either, as behind a Clip. A tensor that is zero throughout is treated as if it reached 1.
     """
     low, high = min(real.low, 0.0), max(real.high, 0.0)
     if floor_zero:
         low = 0.0
     if ceiling is not None:
         high = min(high, ceiling)
+    if low == high:
+        high = 1.0
     smallest, largest = _LIMITS[dtype]
     if symmetric:
         scale = max(-low, high) / largest
         zero_point = 0
     else:
         scale = (high - low) / (largest - smallest)
-    single = np.float32(max(scale, _MIN_SCALE) if scale > 0.0 else 1.0)
+    single = np.float32(max(scale, _MIN_SCALE))
     if ceiling is not None and ceiling > 0.0:
         while float(single * np.float32(largest - smallest)) > ceiling:
             single = np.nextafter(single, np.float32(0.0))
@@ -116,24 +118,20 @@ def weight_peaks(weight: Array, axis: int | None) -> Array:
     """The largest magnitude of a weight: per channel of `axis` (shape [channels]), or of all of it if None
     (shape []).
     """
-    magnitude = np.abs(weight)
-    if axis is None:
-        return np.asarray(magnitude.max(initial=0.0))
-    others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
-    peaks: Array = magnitude.max(axis=others, initial=0.0)
-    return peaks
+    others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
+    high, low = weight.max(axis=others, initial=0.0), weight.min(axis=others, initial=0.0)
+    return np.asarray(np.maximum(high, -low))
 
 
 def weight_scale(peaks: Array, *, bits: int = 8) -> Array:
     """Symmetric scales (float32, of the shape of `peaks`) with which a peak becomes 2^(bits-1)-1.
 
-    A channel of zeros gets the typical scale of the others: its weights are zero with any scale, but its bias
-    is stored in multiples of it.
+    A channel of zeros gets the typical scale of the others (or that of a peak of 1): its weights are zero with
+    any scale, but its bias is stored in multiples of it.
     """
-    scale = peaks.astype(np.float64) / (2 ** (bits - 1) - 1)
-    used = scale[scale > 0.0]
+    used = peaks[peaks > 0.0]
     typical = float(np.median(used)) if used.size else 1.0
-    scale = np.where(scale > 0.0, scale, typical)
+    scale = np.where(peaks > 0.0, peaks, typical).astype(np.float64) / (2 ** (bits - 1) - 1)
     return np.asarray(np.maximum(scale, _MIN_SCALE), np.float32)
 
 
@@ -155,8 +153,11 @@ def quantize(array: Array, params: QuantParams, axis: int | None = None) -> Arra
         view[axis] = -1
         scale, zero_point = scale.reshape(view), zero_point.reshape(view)
     smallest, largest = _LIMITS[params.dtype]
-    scaled = np.rint(array / scale) + zero_point.astype(np.float32)
-    return np.asarray(np.clip(scaled, smallest, largest), params.dtype)
+    scaled = array / scale
+    np.rint(scaled, out=scaled)  # in place: a weight may be large
+    scaled += zero_point.astype(np.float32)
+    np.clip(scaled, smallest, largest, out=scaled)
+    return scaled.astype(params.dtype)
 
 
 def quantize_bias(bias: Array, x_scale: Array, w_scale: Array) -> tuple[Array, Array]:

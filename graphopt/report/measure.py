@@ -6,44 +6,42 @@ pass over the nodes.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as oir
 
-from graphopt.ir.dims import Dim
-from graphopt.ir.facts import Facts
 from graphopt.ir.model import Model
 from graphopt.ir.value import bodies_of
+from graphopt.report.liveness import Liveness
 from graphopt.report.macs import UnknownShapeError, is_counted, node_macs
 from graphopt.report.report import Measures
-
-# Operators whose output is their first input under another shape: no runtime copies it.
-_VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+from graphopt.report.sizes import Sizes
 
 
 def measure(model: Model, path: Path | None = None) -> Measures:
     """Measure a model. `path`: the file it stands in, None if it stands in none.
 
     `macs` counts each call of a function, the costlier branch of an If, and one iteration of a Loop whose count is
-    not constant; `peak_bytes` is that of the main graph, run in its own order, without reuse in place.
+    not constant; `peak_bytes` is that of the main graph (see `graphopt.report.liveness`).
     """
-    sizes = _Sizes(model.facts)
-    macs = _Macs(model, sizes)
-    return Measures(
+    sizes = Sizes(model.facts)
+    macs, liveness = _Macs(model, sizes), Liveness(model.ir.graph, sizes)
+    measures = Measures(
         nodes=model.node_count,
         parameters=model.parameters(),
         weight_bytes=model.weight_bytes(),
         file_bytes=_file_bytes(model, path),
         macs=macs.of_graph(model.ir.graph),
-        peak_bytes=_peak(model.ir.graph, sizes),
+        peak_bytes=liveness.peak(),
         operators=operators(model),
         opset=model.opset(),
-        assumed=[*(f"{name} = 1" for name in sorted(sizes.symbols)), *sorted(macs.assumed)],
     )
+    measures.assumed = [*(f"{name} = 1" for name in sorted(sizes.symbols)), *sorted(macs.assumed)]
+    if liveness.fused:
+        measures.assumed.append("Q/DQ fused into the operators around them")
+    return measures
 
 
 def operators(model: Model) -> Counter[str]:
@@ -63,59 +61,10 @@ def _file_bytes(model: Model, path: Path | None) -> int | None:
     return source.size if source is not None and source.path == path else path.stat().st_size
 
 
-class _Sizes:
-    """Shapes as numbers, with every symbol taken as 1; `symbols` collects the names that were met."""
-
-    def __init__(self, facts: Facts) -> None:
-        self._facts = facts
-        self._numbers: dict[Dim, int] = {}
-        self.symbols: set[str] = set()
-
-    def shape(self, value: oir.Value | None) -> tuple[int, ...] | None:
-        known = None if value is None else self._facts.shape(value)
-        if known is None or None in known:
-            return None
-        return tuple([d if isinstance(d, int) else self._number(d) for d in known if d is not None])
-
-    def nbytes(self, value: oir.Value) -> int | None:
-        """Bytes of a tensor, None if its type or shape is not known; text counts as nothing."""
-        dtype, shape = self._facts.dtype(value), self.shape(value)
-        if dtype is None or shape is None:
-            return None
-        if dtype == oir.DataType.STRING:
-            return 0
-        return math.ceil(dtype.bitwidth * math.prod(shape) / 8)
-
-    def is_constant(self, value: oir.Value) -> bool:
-        return self._facts.const(value) is not None
-
-    def number(self, value: oir.Value | None) -> int | None:
-        """The one integer that a constant holds."""
-        found = None if value is None else self._facts.splat(value)
-        return None if found is None else int(found)
-
-    def _number(self, dim: Dim) -> int:
-        if dim not in self._numbers:
-            self.symbols.update(_names(dim))
-            self._numbers[dim] = max(1, _at_one(dim))
-        return self._numbers[dim]
-
-
-def _names(dim: Dim) -> set[str]:
-    """The names that the model gives to the symbols of a size; one word for all that it does not name."""
-    symbols = {symbol for monomial, _ in dim._terms for symbol in monomial}
-    return {symbol.name if symbol.kind == "" else "unnamed sizes" for symbol in symbols}
-
-
-def _at_one(dim: Dim) -> int:
-    """The value of a size where every symbol is 1."""
-    return sum(factor for _, factor in dim._terms)
-
-
 class _Macs:
     """Multiply-accumulates of graphs. `assumed`: what had to be taken for granted beside the sizes."""
 
-    def __init__(self, model: Model, sizes: _Sizes) -> None:
+    def __init__(self, model: Model, sizes: Sizes) -> None:
         self._model = model
         self._sizes = sizes
         self._functions: dict[oir.OperatorIdentifier, int | None] = {}
@@ -136,7 +85,7 @@ class _Macs:
         function = node.op_identifier()
         if function in self._functions:
             return self._functions[function]
-        bodies = bodies_of(node)
+        bodies = bodies_of(node) if node.attributes else []
         if bodies:
             return self._of_bodies(node, bodies)
         if not is_counted(node.domain, node.op_type):
@@ -206,59 +155,3 @@ class _Macs:
             self.assumed.add(f"one iteration of {node.name or body.name or node.op_type}")
             return 1
         return max(0, count)
-
-
-def _peak(graph: oir.Graph, sizes: _Sizes) -> int | None:
-    """The most bytes of activations alive at once, if each dies after its last reader.
-
-    Inputs live from the start, outputs to the end; constants are weights and do not count. None where the
-    size of a value is not known.
-    """
-    roots: dict[oir.Value, oir.Value] = {}
-    last = _last_uses(graph, roots)
-    alive: dict[oir.Value, int] = {}
-    ends: dict[int, list[oir.Value]] = {}
-    now = most = 0
-
-    def begin(value: oir.Value) -> bool:
-        nonlocal now, most
-        if sizes.is_constant(value) or value in roots:
-            return True
-        nbytes = sizes.nbytes(value)
-        if nbytes is None:
-            return value not in last  # of what nobody reads, the size may remain open
-        alive[value] = nbytes
-        ends.setdefault(last.get(value, -1), []).append(value)
-        now += nbytes
-        most = max(most, now)
-        return True
-
-    if not all(begin(v) for v in graph.inputs if v.name not in graph.initializers):
-        return None
-    for index, node in enumerate(graph):
-        if not all(begin(v) for v in node.outputs if v.name):
-            return None
-        now -= sum(alive[v] for v in ends.pop(index, ()))
-        now -= sum(alive[v] for v in ends.pop(-1, ()))  # what nobody reads
-    return most
-
-
-def _last_uses(graph: oir.Graph, roots: dict[oir.Value, oir.Value]) -> Mapping[oir.Value, int]:
-    """The index of the last node that reads each value, in its bodies too; fills `roots` of the views."""
-    last: dict[oir.Value, int] = {}
-    for index, node in enumerate(graph):
-        pending = [node]
-        while pending:
-            reader = pending.pop()
-            for value in reader.inputs:
-                if value is not None:
-                    last[roots.get(value, value)] = index
-            for body in bodies_of(reader):
-                pending.extend(body)
-                last |= {roots.get(v, v): index for v in body.outputs if v.graph is graph}
-        if node.op_type in _VIEWS and not node.domain and node.inputs and node.inputs[0] is not None:
-            source = node.inputs[0]
-            roots[node.outputs[0]] = roots.get(source, source)
-    for value in graph.outputs:
-        last[roots.get(value, value)] = len(graph)
-    return last

@@ -86,3 +86,9 @@ class Report:
     @property
     def rewrites(self) -> int:
         return sum(p.rewrites for p in self.passes)
+
+    def __str__(self) -> str:
+        """The tables that `graphopt run` prints, as plain text."""
+        from graphopt.report.table import to_text
+
+        return to_text(self)

@@ -5,13 +5,14 @@ Text only: what carries meaning is said in words and not by colour, so that a pi
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -36,6 +37,14 @@ def render(report: Report, *, stats: bool = False) -> RenderableType:
         parts += [Text(), _rules(report.passes)]
     parts += [Text(), _facts(report)]
     return Group(*parts)
+
+
+def to_text(report: Report, *, width: int = 100, stats: bool = False) -> str:
+    """The same as plain text, no line longer than `width` characters."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, color_system=None, highlight=False, markup=False, emoji=False)
+    console.print(render(report, stats=stats))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
 def _title(report: Report) -> Text:

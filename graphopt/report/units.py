@@ -61,7 +61,7 @@ def ratio(before: float, after: float, less: str, more: str) -> str:
     if times >= _SIGN:
         return f"{three(times) if times < 1000 else count(times)}× {word}"
     percent = abs(after - before) / before * 100
-    return f"{percent:.2g} % {word}" if percent >= 0.001 else f"hardly {word}"
+    return f"{percent:.2g} % {word}" if percent >= 0.01 else f"hardly {word}"
 
 
 def _scaled(value: float, unit: str) -> str:

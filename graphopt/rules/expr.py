@@ -7,8 +7,9 @@ to a matcher; a replacement's is lowered to nodes, its constant parts computed o
 from __future__ import annotations
 
 import itertools
+import typing
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol, TypeVar, cast, overload
 
 from graphopt.ir.edit import Decline
 
@@ -222,6 +223,18 @@ class Any_:  # noqa: N801 - its one instance is ANY
 ANY: Any = Any_()
 
 
+One = typing.Literal[1]
+
+
+class Operator(Protocol):
+    """What `op.Relu` is: takes operands, then attributes by name; `nout` outputs make a tuple."""
+
+    @overload
+    def __call__(self, *inputs: Operand, nout: One = 1, **attrs: Any) -> Tensor: ...
+    @overload
+    def __call__(self, *inputs: Operand, nout: int, **attrs: Any) -> tuple[Tensor, ...]: ...
+
+
 class Domain:
     """The operators of a domain: `op.Relu(x)`; `Domain("com.microsoft").FastGelu(x)`.
 
@@ -232,15 +245,15 @@ class Domain:
     def __init__(self, name: str = "") -> None:
         self._domain = name
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Operator:
         if name.startswith("_"):
             raise AttributeError(name)
         return self.any(name)
 
-    def any(self, *names: str) -> Callable[..., Any]:
+    def any(self, *names: str) -> Operator:
         """An operator that is any one of `names`."""
 
-        def make(*inputs: Operand, nout: int = 1, **attrs: Any) -> Tensor | tuple[Tensor, ...]:
+        def make(*inputs: Operand, nout: int = 1, **attrs: Any) -> Any:
             more = bool(inputs) and inputs[-1] is ...
             operands = tuple(lift(i) for i in (inputs[:-1] if more else inputs))
             node = OpExpr(self._domain, names, operands, attrs, more)

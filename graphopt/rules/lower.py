@@ -94,6 +94,8 @@ class Lowering:
             raise Decline(f"{name} of constants: {reason}") from None
         if not all(map(_is_finite, arrays)) and all(c is None or _is_finite(c.array) for c in constants):
             raise Decline(f"{name} of finite constants is not finite")
+        if name in ("Cast", "CastLike"):
+            return (_rounded(arrays[0], DType(expr.attrs["to"]) if name == "Cast" else _present(constants)[1].dtype),)
         return tuple(Folded(a, _narrow(a, constants)) for a in arrays)
 
     def _read(self, operand: Lowered) -> Folded:
@@ -146,6 +148,17 @@ def _is_finite(array: np.ndarray) -> bool:
 
 def _attrs(expr: OpExpr) -> dict[str, Any]:
     return {k: v for k, v in expr.attrs.items() if v is not None}
+
+
+def _present(operands: list[Folded | None]) -> list[Folded]:
+    return [o for o in operands if o is not None]
+
+
+def _rounded(array: np.ndarray, dtype: DType) -> Folded:
+    """A constant that was cast: unlike arithmetic, a cast means to round."""
+    with np.errstate(all="ignore"):
+        narrow = array.astype(dtype.numpy())
+    return Folded(narrow.astype(_WIDE[dtype]) if dtype in _WIDE else narrow, dtype)
 
 
 def _narrow(array: np.ndarray, operands: list[Folded | None]) -> DType:

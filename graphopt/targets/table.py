@@ -53,9 +53,11 @@ class Elementwise:
 
     It is, if its inputs are integer already (small ones, which broadcast, need not be) and something that
     runs on integers reads the output. `output` as in `Weighted`.
+    `unless_set`: attributes that the integer kernel does not know; with one of them no Q may follow at all.
     """
 
     output: Output = "through-redundant-activation"
+    unless_set: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def _weighted(row: Mapping[str, Any], where: str) -> Weighted:
 def _elementwise(row: Mapping[str, Any], where: str) -> Elementwise:
     check_keys(row, {f.name for f in fields(Elementwise)}, where)
     _one_of(row, "output", _OUTPUTS, where)
-    return Elementwise(**row)
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    return Elementwise(**values)
 
 
 def _one_of(row: Mapping[str, Any], key: str, choices: tuple[str, ...], where: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt_passes.fuse import conv, gemm, preconv
+from graphopt_passes.fuse import activation, attention, conv, gemm, norm, preconv
 
 from graphopt import Rule, RulePass, rules_in
+
+_PACKS = (conv, preconv, gemm, norm, activation, attention)
 
 
 @dataclass(frozen=True)
@@ -16,4 +18,4 @@ class Fuse(RulePass):
 
     name: ClassVar[str] = "fuse"
     requires: ClassVar[tuple[str, ...]] = ("cleanup", "fold", "simplify")
-    pack: ClassVar[tuple[Rule[Any], ...]] = tuple(r for module in (conv, preconv, gemm) for r in rules_in(module))
+    pack: ClassVar[tuple[Rule[Any], ...]] = tuple(r for module in _PACKS for r in rules_in(module))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt import Context, Rule, RulePass, rules_in
 from graphopt_passes.simplify import algebra, casts, clamp, layout, reduce, shapes, slicing, windows
+from graphopt_passes.simplify.control import inline_branches
 from graphopt_passes.simplify.joins import simplify_joins
+from graphopt_passes.simplify.recurrent import drop_zero_states
 from graphopt_passes.simplify.sizes import fix_sizes, share_sizes
+
+from graphopt import Context, Rule, RulePass, rules_in
 
 _PACKS = (algebra, casts, clamp, layout, reduce, shapes, slicing, windows)
 
@@ -22,6 +25,8 @@ class Simplify(RulePass):
     pack: ClassVar[tuple[Rule[Any], ...]] = tuple(r for module in _PACKS for r in rules_in(module))
 
     def run(self, ctx: Context) -> None:
+        inline_branches(ctx)
+        drop_zero_states(ctx)
         fix_sizes(ctx)
         share_sizes(ctx)
         ctx.apply(self.pack, self.name)

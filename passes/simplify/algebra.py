@@ -52,13 +52,13 @@ def _twice(x: Tensor, inner: Node, outer: Node) -> Tensor:
 def idempotent(x: Tensor, inner: Node, outer: Node) -> Tensor:
     """Abs, Ceil, Floor, Relu, Round and Sign do no more the second time."""
     require(inner.op == outer.op, "the operators differ")
-    return op.any(outer.op)(x)  # type: ignore[no-any-return]
+    return op.any(outer.op)(x)
 
 
 @rule(lambda x: op.Abs(op.Neg(x)), accuracy="exact")
 def abs_neg(x: Tensor) -> Tensor:
     """The absolute value does not depend on the sign."""
-    return op.Abs(x)  # type: ignore[no-any-return]
+    return op.Abs(x)
 
 
 @rule(lambda x: op.any("Sum", "Max", "Min", "Mean")(x), accuracy="exact", single_use=False)
@@ -82,7 +82,7 @@ def where_same(c: Tensor, x: Tensor) -> Tensor:  # noqa: ARG001 - the pattern bi
 @rule(lambda c, x, y: op.Where(op.Not(c), x, y), accuracy="exact")
 def where_not(c: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """A Where on the negated condition takes its operands the other way round."""
-    return op.Where(c, y, x)  # type: ignore[no-any-return]
+    return op.Where(c, y, x)
 
 
 @rule(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Attr, DType, Tensor, op, require, rule
+from graphopt_passes.simplify.reading import require_gone
+
+from graphopt import Attr, DType, Node, Tensor, op, require, rule
 
 _FLOATS = {DType.FLOAT16: 11, DType.BFLOAT16: 8, DType.FLOAT: 24, DType.DOUBLE: 53}  # bits of precision
 _SIGNED = {DType.INT8: 7, DType.INT16: 15, DType.INT32: 31, DType.INT64: 63}
@@ -13,8 +15,8 @@ def _cast(x: Tensor, to: Attr[int]) -> Tensor:
     return op.Cast(x, ..., to=to)
 
 
-def _cast_cast(x: Tensor, middle: Attr[int], to: Attr[int]) -> Tensor:
-    return op.Cast(op.Cast(x, to=middle), to=to)
+def _cast_cast(x: Tensor, middle: Attr[int], to: Attr[int], inner: Node) -> Tensor:
+    return op.Cast(inner.bind(op.Cast(x, to=middle)), to=to)
 
 
 @rule(_cast, accuracy="exact", single_use=False)
@@ -31,8 +33,8 @@ def cast_like_noop(x: Tensor, t: Tensor) -> Tensor:
     return x
 
 
-@rule(_cast_cast, accuracy="exact", single_use=False)
-def cast_cast(x: Tensor, middle: int, to: int) -> Tensor:
+@rule(_cast_cast, accuracy="exact", single_use=False, bounded=True)
+def cast_cast(x: Tensor, middle: int, to: int, inner: Node) -> Tensor:
     """A cast to a dtype that holds every value of the operand's, cast on, is one cast."""
     source, between, target = x.dtype, DType(middle), DType(to)
     require(_holds(between, source), f"{between.name.lower()} does not hold every {source.name.lower()}")
@@ -43,6 +45,7 @@ def cast_cast(x: Tensor, middle: int, to: int) -> Tensor:
     # What a float beyond the integer's range becomes is up to the runtime, and may differ between float types.
     require(source not in _FLOATS or target in _FLOATS or target == DType.BOOL,
             "floats beyond the range of an integer have no defined result")
+    require_gone(inner, "Cast")
     return op.Cast(x, to=to)
 
 

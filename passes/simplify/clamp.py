@@ -7,7 +7,6 @@ number, as the standard says. Max and Min may change the sign of a zero.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from graphopt import Const, Node, Tensor, op, require, rule
 
@@ -65,8 +64,10 @@ def relu_clip(x: Tensor, lo: Const | None, hi: Const | None, n: Node) -> Tensor:
 @rule(_clip_relu, accuracy="exact")
 def clip_relu(x: Tensor, lo: Const | None, hi: Const | None, n: Node) -> Tensor:
     """A Relu after Clip is a Clip with bounds from 0 or above."""
-    low, high = _bounds(n, lo, hi)
-    return _clipped(x, n, 0 if low is None else max(low, 0), None if high is None else max(high, 0))
+    first = _bounds(n, lo, hi)
+    low, high = 0 if first[0] is None else max(first[0], 0), None if first[1] is None else max(first[1], 0)
+    _check_zeros(first, (low, high))
+    return _clipped(x, n, low, high)
 
 
 @rule(_clip_clip, accuracy="exact")
@@ -77,6 +78,7 @@ def clip_clip(
     first, then = _bounds(inner, lo, hi), _bounds(outer, lo2, hi2)
     low = then[0] if first[0] is None else _clamp(first[0], then)
     high = then[1] if first[1] is None else _clamp(first[1], then)
+    _check_zeros(first, (low, high))
     return _clipped(x, outer, low, high)
 
 
@@ -93,7 +95,7 @@ def max_min(x: Tensor, lo: Const, hi: Const, n: Node) -> Tensor:
 def max_zero(x: Tensor) -> Tensor:
     """The larger of a float and 0 is Relu, up to the sign of a zero."""
     require(x.dtype.is_floating_point(), "Relu is for floats")
-    return op.Relu(x)  # type: ignore[no-any-return]
+    return op.Relu(x)
 
 
 def _bounds(n: Node, lo: Const | None, hi: Const | None) -> tuple[Bound, Bound]:
@@ -110,13 +112,20 @@ def _bounds(n: Node, lo: Const | None, hi: Const | None) -> tuple[Bound, Bound]:
     return found
 
 
+def _check_zeros(first: tuple[Bound, Bound], both: tuple[Bound, Bound]) -> None:
+    """Decline where −0 would stay, because it lies at a bound, that the first clamp makes another number."""
+    low, high = first
+    inside = (low is None or low <= 0) and (high is None or high >= 0)
+    require(inside or 0 not in both, "a zero may get another sign")
+
+
 def _clamp(x: float, bounds: tuple[Bound, Bound]) -> float:
     low, high = bounds
     x = x if low is None else max(x, low)
     return x if high is None else min(x, high)
 
 
-def _clipped(x: Tensor, n: Node, low: Bound, high: Bound) -> Any:
+def _clipped(x: Tensor, n: Node, low: Bound, high: Bound) -> Tensor:
     """A Clip as it is written at the model's opset."""
     if n.version >= 11:
         return op.Clip(x, low, high)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from graphopt_passes.simplify.reading import fixed, ints, operand
 
 from graphopt import Context, Decline, Dim, Node, Rewrite, Value, require
-from graphopt_passes.simplify.reading import fixed, ints, operand
 
 Size = int | Dim
 
@@ -44,7 +44,7 @@ def concat_flat(rewrite: Rewrite, node: Node) -> None:
     axis = _axis(node)
     parts = _leaves(node)
     parts = _rejoined([p for p in parts if _size(p, axis) != 0] or parts[:1], axis)
-    require(tuple(parts) != node.inputs, "there is nothing to flatten")
+    require(tuple(parts) != node.inputs or len(parts) == 1, "there is nothing to flatten")
     joined = parts[0] if len(parts) == 1 else rewrite.node("Concat", parts, {"axis": axis})[0]
     rewrite.replace(node.outputs[0], joined)
 
@@ -91,7 +91,7 @@ def slice_of_concat(rewrite: Rewrite, node: Node) -> None:
     steps = ints(node, 4, "steps", 10) if node.version >= 10 else None
     require(starts is not None and ends is not None and len(starts) == 1, "several axes are sliced")
     assert starts is not None and ends is not None
-    require(axes is not None and axes[0] in (axis, axis - _rank(node)), "it slices another axis than was joined")
+    require((axes or (0,))[0] in (axis, axis - _rank(node)), "it slices another axis than was joined")
     require(steps is None or steps == (1,), "it takes steps")
     start, end, part, size = _within(concat, axis, starts[0], ends[0])
     whole = start == 0 and end == size
@@ -107,8 +107,7 @@ def gather_of_concat(rewrite: Rewrite, node: Node) -> None:
     wanted = fixed(indices) if indices.is_const else None
     require(wanted and (min(wanted) >= 0 or max(wanted) < 0), "the indices are not fixed")
     assert wanted
-    below = max(wanted) + 1
-    start, _, part, _ = _within(concat, axis, min(wanted), below if below > 0 else _END)
+    start, _, part, _ = _within(concat, axis, min(wanted), max(wanted) + 1 or _END)
     array = indices.array()
     assert array is not None
     moved = rewrite.constant(np.asarray(array - min(wanted) + start, array.dtype), indices.name)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphopt_passes.simplify.reading import require_gone, reshape_target, result_shape
+
 from graphopt import Attr, Node, Tensor, op, require, rule
-from graphopt_passes.simplify.reading import reshape_target, result_shape
 
 
 def _transpose(x: Tensor, n: Node) -> Tensor:
     return n.bind(op.Transpose(x, ...))
 
 
-def _transpose_transpose(x: Tensor, first: Attr[list[int]], then: Attr[list[int]]) -> Tensor:
-    return op.Transpose(op.Transpose(x, perm=first), perm=then)
+def _transpose_transpose(x: Tensor, first: Attr[list[int]], then: Attr[list[int]], inner: Node) -> Tensor:
+    return op.Transpose(inner.bind(op.Transpose(x, perm=first)), perm=then)
 
 
 @rule(_transpose, accuracy="exact", single_use=False, bounded=True)
@@ -27,13 +28,16 @@ def transpose_of_ones(x: Tensor, n: Node) -> Tensor:
     return op.Reshape(x, reshape_target(shape, result_shape(n)))
 
 
-@rule(_transpose_transpose, accuracy="exact", single_use=False)
-def transpose_transpose(x: Tensor, first: list[int] | None, then: list[int] | None) -> Tensor:
+@rule(_transpose_transpose, accuracy="exact", single_use=False, bounded=True)
+def transpose_transpose(x: Tensor, first: list[int] | None, then: list[int] | None, inner: Node) -> Tensor:
     """Two Transposes are one, or none if the second undoes the first."""
     rank = len(first or then or x.shape)
     before, after = _perm(first, rank), _perm(then, rank)
     perm = [before[axis] for axis in after]
-    return x if perm == sorted(perm) else op.Transpose(x, perm=perm)
+    if perm == sorted(perm):
+        return x
+    require_gone(inner, "Transpose")
+    return op.Transpose(x, perm=perm)
 
 
 def _perm(given: Sequence[int] | None, rank: int) -> list[int]:

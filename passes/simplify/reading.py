@@ -88,3 +88,10 @@ def reshape_target(old: Sizes, new: Sizes) -> list[int]:
     require(inferred <= 1, "more than one size of the result is not fixed")
     require(not (inferred and copied), "a size that may be 0 stands beside the one to infer")
     return target
+
+
+def require_gone(inner: Node, *ops: str) -> None:
+    """Decline the rewrite unless only `ops` read the node's result, so that all of them can do without it."""
+    value = inner.outputs[0]
+    others = value.is_output or any(reader.op not in ops for reader, _ in value.uses())
+    require(not others, "an interior value has other readers")

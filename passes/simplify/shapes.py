@@ -6,16 +6,18 @@ first operand and the last shape, whatever is in between.
 
 from __future__ import annotations
 
-from graphopt import Const, Dim, Node, Tensor, op, require, rule
 from graphopt_passes.simplify.reading import (
     Sizes,
     fixed,
     from_front,
     ints,
+    require_gone,
     reshape_target,
     result_shape,
     same_sizes,
 )
+
+from graphopt import Const, Dim, Node, Tensor, op, require, rule
 
 _FAMILY = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
@@ -47,12 +49,13 @@ def reshape_noop(x: Tensor, s: Tensor | None, n: Node) -> Tensor:  # noqa: ARG00
     return x
 
 
-@rule(_two, accuracy="exact", single_use=False)
+@rule(_two, accuracy="exact", single_use=False, bounded=True)
 def reshape_chain(x: Tensor, s: Tensor | None, t: Tensor | None, inner: Node, outer: Node) -> Tensor:  # noqa: ARG001
     """Of Reshapes, Flattens, Squeezes and Unsqueezes in a row only the last shape counts: one Reshape, or none."""
     old, new = x.shape, result_shape(outer)
     if same_sizes(old, new):
         return x
+    require_gone(inner, *_FAMILY)
     require(inner.op != outer.op or inner.op in ("Reshape", "Flatten"), "two of a kind stay of that kind")
     target = fixed(t.value) if t is not None and outer.op == "Reshape" else None
     if t is not None and target is not None and 0 not in target:

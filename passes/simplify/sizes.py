@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 import numpy as np
+from graphopt_passes.simplify.reading import fixed
 
 from graphopt import Context, Decline, DType, Node, Value
-from graphopt_passes.simplify.reading import fixed
 
 _INTEGERS = (DType.INT64, DType.INT32)
 _NAMES = ("Constant", "Identity")  # their results are no computations
@@ -59,7 +59,7 @@ def _elements(value: Value) -> np.ndarray | None:
 def _is_read_by_others(value: Value) -> bool:
     """Whether a reader will stay once all that shapes determine is constant."""
     return value.is_output or any(
-        reader.bodies or any(_elements(o) is None for o in reader.outputs) for reader, _ in value.uses()
+        reader.op in _NAMES or reader.bodies or any(_elements(o) is None for o in reader.outputs) for reader, _ in value.uses()
     )
 
 

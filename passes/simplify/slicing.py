@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt import Const, Node, Tensor, op, require, rule
 from graphopt_passes.simplify.reading import (
     INT64_MAX,
     INT64_MIN,
@@ -12,9 +11,12 @@ from graphopt_passes.simplify.reading import (
     from_front,
     ints,
     operand,
+    require_gone,
     result_shape,
     same_sizes,
 )
+
+from graphopt import Const, Node, Tensor, op, require, rule
 
 
 def _slice(x: Tensor, s: Tensor | None, e: Tensor | None, a: Tensor | None, t: Tensor | None, n: Node) -> Tensor:
@@ -67,13 +69,14 @@ class _Cut:
     step: int
 
 
-@rule(_slice_slice, accuracy="exact")
+@rule(_slice_slice, accuracy="exact", single_use=False, bounded=True)
 def slice_slice(
     x: Tensor, s: Const | None, e: Const | None, a: Const | None, t: Const | None,
     s2: Const | None, e2: Const | None, a2: Const | None, t2: Const | None, inner: Node, outer: Node,
 ) -> Tensor:  # fmt: skip
     """A Slice of a Slice is one Slice: of more axes, or of a range within a range."""
     del s, e, a, t, s2, e2, a2, t2
+    require_gone(inner, "Slice")
     rank = x.rank
     cuts = _cuts(inner, rank)
     for axis, cut in _cuts(outer, rank).items():

@@ -51,7 +51,9 @@ def model(tmp_path: Path) -> Path:
             logits = Identity (d)
         }""")
     rng = np.random.default_rng(0)
-    weights = {"w": rng.standard_normal((4, 2, 3, 3))} | {n: rng.random(4) + 0.5 for n in ("gamma", "beta", "mean", "var")}
+    weights = {"w": rng.standard_normal((4, 2, 3, 3))} | {
+        n: rng.random(4) + 0.5 for n in ("gamma", "beta", "mean", "var")
+    }
     for name, array in weights.items():
         graph.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
     path = tmp_path / "net.onnx"

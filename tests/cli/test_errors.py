@@ -78,7 +78,7 @@ def test_empty_file(cli, tmp_path):
     path.touch()
     expected = error(f"{path}: is empty\n  copy, download or export the model again")
     assert cli("run", path) == (3, "", expected)
-    assert os.listdir(tmp_path) == ["empty.onnx"]
+    assert [p.name for p in tmp_path.iterdir()] == ["empty.onnx"]
 
 
 def test_no_model(cli, tmp_path):
@@ -186,10 +186,16 @@ def test_max_drop_without_a_metric(cli, model):
     [
         ("metric.py", "--eval: cannot read 'metric.py'\n  write FILE.py:FUNCTION"),
         ("nowhere.py:f", "nowhere.py: there is no such file\n  write --eval FILE.py:FUNCTION"),
-        ("metric.py:accurcy", "metric.py: there is no function 'accurcy'\n  did you mean 'accuracy'? Known: accuracy, fails, nothing"),
+        (
+            "metric.py:accurcy",
+            "metric.py: there is no function 'accurcy'\n  did you mean 'accuracy'? Known: accuracy, fails, nothing",
+        ),
         ("metric.py:fails", "metric.py:4: fails() raised KeyError: 'digits'\n  run again with -v for the traceback"),
         ("metric.py:nothing", "metric.py: nothing() returned nan, which is no metric"),
-        ("broken.py:f", "broken.py:1: the file raised ZeroDivisionError: division by zero\n  run again with -v for the traceback"),
+        (
+            "broken.py:f",
+            "broken.py:1: the file raised ZeroDivisionError: division by zero\n  run again with -v for the traceback",
+        ),
     ],
 )
 def test_metrics_that_do_not_work(cli, model, tmp_path, spec, text):

@@ -8,9 +8,11 @@ def test_passes_with_options_and_presets(cli):
     assert (code, err) == (0, "")
     for name in ("cleanup", "fold", "simplify", "fuse", "quant"):
         assert f"\n{name} " in out
-    assert "{method=minmax}  minmax or percentile" in out
-    assert "needs fuse" in out
-    assert [line.split()[0] for line in out.splitlines() if line.startswith("O")] == ["O0", "O1", "O2", "O3"]
+    assert "  method = minmax, or percentile\n" in out
+    assert "  per-channel = true\n" in out
+    assert "runs after fuse\n" in out
+    for level in range(4):
+        assert f"\nO{level} " in out
 
 
 def test_rules_of_one_pass(cli):

@@ -110,11 +110,12 @@ B = "(bool[N,20] c, float[N,20] x, float[N,20] z) => (float[N,20] y)"
 
 
 def test_where() -> None:
+    # ONNX Runtime's Where makes 0 of a −0 that it takes from its second operand, so it is no judge here.
     pair = "(float[N,20] x, float[N,20] z) => (float[N,20] y)"
-    fires("where_constant", pair, "y = Where(k, x, z)", "", k=np.array(True))
-    fires("where_constant", pair, "y = Where(k, x, z)", "", k=np.zeros((1, 20), bool))
-    fires("where_same", "(bool[N,20] c, float[N,20] x) => (float[N,20] y)", "y = Where(c, x, x)", "")
-    fires("where_not", B, "n = Not(c) y = Where(n, x, z)", "Where")
+    fires("where_constant", pair, "y = Where(k, x, z)", "", k=np.array(True), by="reference")
+    fires("where_constant", pair, "y = Where(k, x, z)", "", k=np.zeros((1, 20), bool), by="reference")
+    fires("where_same", "(bool[N,20] c, float[N,20] x) => (float[N,20] y)", "y = Where(c, x, x)", "", by="reference")
+    fires("where_not", B, "n = Not(c) y = Where(n, x, z)", "Where", by="reference")
 
 
 def test_where_stays() -> None:
@@ -152,8 +153,8 @@ def test_factors_meet(a: object, b: object) -> None:
     ("reason", "a", "b"),
     [
         ("may overflow", 1e30, 1e-30),
-        ("lost? to underflow|loses to underflow", 1e-30, 1e30),
-        ("no normal number|not a normal number", 1e-30, 1e-30),
+        ("loses to underflow", 1e-30, 1e30),
+        ("not a normal number", 1e-30, 1e-30),
         ("not a normal number", 1e30, 1e30),
         ("not a normal number", np.inf, 2.0),
         ("larger than either", np.ones((5, 1), np.float32) * 2, np.ones((1, 20), np.float32) * 2),

@@ -73,7 +73,7 @@ def test_an_activation_without_finite_elements_is_reported() -> None:
     feeds = batches(1.0)
     feeds[0]["z"][:] = -1.0
     warnings = calibrate(model(), ["b"], feeds).warnings
-    assert warnings[-1] == "1 activations had no finite element, such as 'b': they got scale 1"
+    assert warnings[-1] == "1 activations had no finite element, such as 'b': they are taken to reach 1"
 
 
 def test_no_batch_is_an_error() -> None:

@@ -105,6 +105,14 @@ def test_per_channel_before_opset_13() -> None:
             assert kernels(body, "2,8,6,6", target, opset) == ({"QLinearConv": 2}, 0)
 
 
+@pytest.mark.parametrize("between", ["d = AveragePool<kernel_shape=[2,2], dilations=[1,1]>(r)", "d = Relu(p)"])
+def test_average_pool_with_dilations_does_not_break_the_model(between: str) -> None:
+    if "p" in between[-3:]:
+        between = "p = AveragePool<kernel_shape=[2,2], dilations=[2,2]>(r) " + between
+    found, left = kernels(f"{CONV} r = Relu(c) {between} y = Conv(d, w, b)", "2,8,8,8", opset=19)
+    assert found["QLinearConv"] == 1 and left == 1
+
+
 def test_tensorrts_placement_is_not_for_this_runtime() -> None:
     assert kernels(f"{CONV} y = Relu(c)", "2,8,6,6", "tensorrt-rtx") == ({"FusedConv": 1}, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import ml_dtypes
@@ -17,21 +18,7 @@ from graphopt.errors import ModelError, UsageError
 from graphopt.ir.load import TYPE, read_model
 from graphopt.ir.tensors import BufferTensor, FileTensor
 from graphopt.ir.wire import varint
-
-FLOAT = onnx.TensorProto.FLOAT
-
-
-def value(name: str, shape: list[int | str] | None = None) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, FLOAT, shape)
-
-
-def tensor(name: str, count: int = 500) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.arange(count, dtype=np.float32), name)
-
-
-def model(nodes: list[onnx.NodeProto], *initializers: onnx.TensorProto, opset: int = 17) -> onnx.ModelProto:
-    graph = helper.make_graph(nodes, "g", [value("x", ["n"])], [value("y")], list(initializers))
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+from tests.unit.protos import FLOAT, model, summing, tensor, value, weight, write
 
 
 def add(x: str, w: str, y: str) -> onnx.NodeProto:
@@ -39,18 +26,7 @@ def add(x: str, w: str, y: str) -> onnx.NodeProto:
 
 
 def simple(count: int = 500) -> onnx.ModelProto:
-    return model([add("x", "w", "y")], tensor("w", count))
-
-
-def write(path: Path, proto: onnx.ModelProto) -> Path:
-    path.write_bytes(proto.SerializeToString())
-    return path
-
-
-def weight(loaded: ir.Model, name: str = "w") -> ir.TensorProtocol:
-    const = loaded.graph.initializers[name].const_value
-    assert const is not None
-    return const
+    return summing(tensor("w", count))
 
 
 def external(folder: Path, *, location: str = "w.bin", offset: str | None = None, length: str | None = None) -> Path:
@@ -207,11 +183,11 @@ def test_a_file_that_shrinks_is_an_error_not_a_crash(tmp_path: Path) -> None:
 def test_files_are_closed_with_their_model(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", simple())
     gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         weight(read_model(path)[0]).numpy()
     gc.collect()  # graphs are full of cycles
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_external_data_is_read_in_place(tmp_path: Path) -> None:
@@ -387,7 +363,7 @@ def test_fields_that_onnx_does_not_know_are_named() -> None:
 
 def test_long_chains_and_wide_nodes_load_in_linear_time() -> None:
     names = ["x", *(f"v{i}" for i in range(20_000))]
-    nodes = [helper.make_node("Relu", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
+    nodes = [helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)]
     nodes.append(helper.make_node("Concat", names[-5000:], ["y"], axis=0))
     nodes.reverse()
     loaded, _ = read_model(model(nodes))

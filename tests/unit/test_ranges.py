@@ -30,9 +30,9 @@ def test_u8_covers_the_range_and_holds_zero_exactly() -> None:
         assert np.abs(dequantize(ranges.quantize(xs, p), p) - xs).max() <= float(p.scale) * 1.01
 
 
-def test_all_zero_activation_gets_scale_one() -> None:
+def test_all_zero_activation_is_treated_as_if_it_reached_one() -> None:
     p = ranges.activation_params(Range(0.0, 0.0))
-    assert float(p.scale) == 1.0 and int(p.zero_point) == 0
+    assert p.scale == np.float32(1 / 255) and int(p.zero_point) == 0
 
 
 def test_tiny_range_keeps_a_normal_scale() -> None:
@@ -85,9 +85,7 @@ def test_weight_scales_per_channel() -> None:
     assert ranges.weight_peaks(w, 0).tolist() == [2.0, 0.5]
     assert ranges.weight_peaks(w, 1).tolist() == [1.0, 2.0]
     assert ranges.weight_peaks(w, None).shape == ()
-    np.testing.assert_allclose(
-        ranges.weight_scale(ranges.weight_peaks(w, 0)), [2 / 127, 0.5 / 127], rtol=1e-6
-    )
+    np.testing.assert_allclose(ranges.weight_scale(ranges.weight_peaks(w, 0)), [2 / 127, 0.5 / 127], rtol=1e-6)
 
 
 def test_seven_bits_halve_the_integers() -> None:
@@ -99,7 +97,7 @@ def test_seven_bits_halve_the_integers() -> None:
 
 def test_channel_of_zeros_gets_the_typical_scale() -> None:
     assert ranges.weight_scale(np.array([0.0, 127.0, 254.0, 381.0])).tolist() == [2.0, 1.0, 2.0, 3.0]
-    assert ranges.weight_scale(np.zeros(2)).tolist() == [1.0, 1.0]
+    assert ranges.weight_scale(np.zeros(2)).tolist() == [float(np.float32(1 / 127))] * 2
 
 
 def test_bias_widens_the_scale_when_it_would_overflow() -> None:

@@ -58,9 +58,7 @@ def test_quantiles_are_within_a_bin() -> None:
     x = rng.normal(size=100_000).astype(np.float32)
     s = of(*np.array_split(x, 7))
     for q in (0.0001, 0.01, 0.5, 0.99, 0.9999):
-        assert abs(s.quantile(q) - float(np.quantile(x, q, method="inverted_cdf"))) <= math.ldexp(
-            1.0, s.exponent
-        )
+        assert abs(s.quantile(q) - float(np.quantile(x, q, method="inverted_cdf"))) <= math.ldexp(1.0, s.exponent)
     assert s.quantile(0.0) == x.min() and s.quantile(1.0) == x.max()
 
 
