@@ -103,7 +103,7 @@ def optimize(
     `target`: where the model will run. `data`: samples for calibration and verification: a file, a folder or an
     iterable of dicts from input name to array. `evaluate(run)` returns a metric, higher being better, computed by
     calling `run(feeds)`; it is applied to the original and the result, and `max_drop` is the most by which the
-    metric may fall, in its own unit. `verify` compares the result with the original in a second process.
+    metric may fall, in percent of the original's. `verify` compares the result with the original in a second process.
     `accuracy`: the loosest class of rewrite allowed (`exact`, `close`, `fast`); by default that of the preset.
     `bench` measures the latency of both. `stop_after`: apply rewrites up to this ordinal only.
 

@@ -19,7 +19,7 @@ from graphopt.engine.passes import Pass, Progress, silent
 from graphopt.engine.pipeline import Pipeline
 from graphopt.engine.registry import presets
 from graphopt.engine.spec import parse, with_prerequisites
-from graphopt.errors import DataError, GateError, UsageError, VerificationError, nearest
+from graphopt.errors import DataError, UsageError, VerificationError, nearest
 from graphopt.interop.convert import to_ir
 from graphopt.ir.model import Model
 from graphopt.report.measure import measure
@@ -158,7 +158,10 @@ class Job:
             self._no_feeds = error.what
 
     def evaluate(self, metric: Callable[[Any], float], max_drop: float | None) -> None:
-        """Apply the metric to the original and the result. Raises `GateError` if it falls by more than `max_drop`."""
+        """Apply the metric to the original and the result.
+
+        Raises `GateError` if it falls by more than `max_drop` percent.
+        """
         from graphopt.runtime.package import package
         from graphopt.runtime.run import open_session
 
@@ -170,13 +173,9 @@ class Job:
                 with open_session(candidate, optimized=True, repeated=True) as session:
                     values.append(float(metric(session.run)))
         self.report.metric_before, self.report.metric_after = values
-        drop = values[0] - values[1]
-        if max_drop is not None and not drop <= max_drop:
-            raise GateError(
-                f"the metric falls from {values[0]:.6g} to {values[1]:.6g}, by more than {max_drop:g}",
-                where=self.report.source,
-                hint="nothing was written; allow a larger drop, give more calibration data, or leave out passes",
-            )
+        missed = self.report.missed_gate(max_drop)
+        if missed is not None:
+            raise missed
 
     def bench(self) -> None:
         """Measure the latency of the original and the result under ONNX Runtime, in turns."""
@@ -204,8 +203,7 @@ class Job:
     def _keep_lossless(self, model: Model) -> None:
         from graphopt.runtime.package import package
 
-        with self._phase("verify"):
-            self._lossless = package(model.ir)
+        self._lossless = package(model.ir)
 
     def _summarise(self, shared: dict[str, Any]) -> None:
         report = self.report
@@ -221,10 +219,10 @@ class Job:
                     spelling=spelled[record.name],
                     asked=record.name not in self._added,
                     rewrites=record.rewrites,
-                    nodes_before=record.nodes_before,
-                    nodes_after=record.nodes_after,
+                    nodes_added=record.nodes_added,
                     seconds=record.seconds,
                     fired=record.fired,
+                    tried=record.stats.tried,
                     declined=record.declined,
                     notes=record.notes,
                 )

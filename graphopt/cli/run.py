@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli.config import Settings, resolve
-from graphopt.errors import GateError, UsageError
+from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
     from graphopt.report.report import Report
@@ -244,7 +244,7 @@ def _run(path: Path, settings: Settings, *, verbose: bool, quiet: bool) -> None:
             allow_links=settings.allow_links,
             progress=show,
         )
-        missed = _missed(result.report, settings.max_drop)
+        missed = result.report.missed_gate(settings.max_drop)
         if missed is None:
             show("save", 0, None)
             start = time.perf_counter()
@@ -256,20 +256,6 @@ def _run(path: Path, settings: Settings, *, verbose: bool, quiet: bool) -> None:
     if verbose:
         for file in emitted.files:
             log(f"wrote {file}")
-
-
-def _missed(report: Report, max_drop: float | None) -> GateError | None:
-    """The error if the metric fell by more than the share that was allowed."""
-    before, after = report.metric_before, report.metric_after
-    if max_drop is None or before is None or after is None:
-        return None
-    if before - after <= abs(before) * max_drop / 100:
-        return None
-    return GateError(
-        f"the metric falls from {before:.6g} to {after:.6g}, by more than {max_drop:g} %",
-        where=report.source,
-        hint="nothing was written; allow a larger drop, give more calibration data, or leave out passes",
-    )
 
 
 def _present(report: Report, settings: Settings, *, quiet: bool) -> None:

@@ -29,8 +29,7 @@ class PassRecord:
 
     name: str
     rewrites: int = 0
-    nodes_before: int = 0
-    nodes_after: int = 0
+    nodes_added: int = 0
     seconds: float = 0.0
     fired: Counter[str] = field(default_factory=Counter)
     stats: RuleStats = field(default_factory=RuleStats)
@@ -55,9 +54,9 @@ class Journal:
         self.entries.append(Entry(change.ordinal, change.by, change.at, change.removed, names))
 
     @contextmanager
-    def recording(self, name: str, nodes: int) -> Iterator[PassRecord]:
-        """Within, rewrites and time count for the pass `name`. The caller sets `nodes_after`."""
-        record = self.records.setdefault(name, PassRecord(name, nodes_before=nodes))
+    def recording(self, name: str) -> Iterator[PassRecord]:
+        """Within, rewrites and time count for the pass `name`."""
+        record = self.records.setdefault(name, PassRecord(name))
         start, rewrites = time.perf_counter(), len(self.entries)
         try:
             yield record

@@ -84,7 +84,8 @@ class Pipeline:
 
     def _run_pass(self, item: Pass, model: Model, editor: Editor, journal: Journal) -> None:
         self.progress(item.name, 0, None)
-        with journal.recording(item.name, model.node_count) as record:
+        nodes = model.node_count
+        with journal.recording(item.name) as record:
             context = Context(
                 model=model,
                 edit=editor,
@@ -99,6 +100,6 @@ class Pipeline:
             try:
                 item.run(context)
             finally:
-                record.nodes_after = model.node_count
+                record.nodes_added += model.node_count - nodes
         if self.after_pass is not None:
             self.after_pass(item, model)

@@ -107,6 +107,7 @@ class _Insertion:
         self.bits = bits
         self.placed: list[Placed] = []
         self._params = {id(p): self._activation(p, ranges[p.like]) for p in plan.pairs}
+        self._biases: dict[tuple[Value, Value], Value] = {}
         self._constants = _small_constants(edit)
         self._x_scale = self._scales_read(plan)
 
@@ -179,7 +180,10 @@ class _Insertion:
         with self.edit.rewrite("quant.bias", at=bias.reader) as rw:
             stored = self._constant(rw, integers, f"{name}_int32")
             scales = self._constant(rw, scale, f"{name}_scale")
-            dq = self._dequantized(rw, [stored, scales], 0 if scale.ndim else None, bias.value)
+            dq = self._biases.get((stored, scales))  # layers that share weight, input and bias
+            if dq is None or not self._precedes(dq, bias.reader):
+                dq = self._dequantized(rw, [stored, scales], 0 if scale.ndim else None, bias.value)
+                self._biases[stored, scales] = dq
             rw.set_input(bias.reader, bias.index, dq)
         self._drop(bias.value)
         self._note("bias", name, "int32", scale, f"bias of {heavy.node.op}, in units of x_scale × w_scale")
@@ -196,6 +200,10 @@ class _Insertion:
         domain = "" if axis is None else self.domain
         (dq,) = rw.node("DequantizeLinear", inputs, {"axis": axis}, domain=domain, assume=like)
         return dq
+
+    def _precedes(self, value: Value, reader: Node) -> bool:
+        producer = value.producer
+        return producer is not None and self.edit.ranks.of(producer._raw) < self.edit.ranks.of(reader._raw)
 
     def _drop(self, value: Value) -> None:
         if value.is_initializer and not value.use_count and not value.is_input:

@@ -5,7 +5,7 @@
     target          the target's name
     before, after   nodes, parameters, weight_bytes, file_bytes, macs, peak_bytes (null: not known),
                     operators {name: count}, opset, assumed [text]
-    passes          [{name, spelling, asked, rewrites, nodes_before, nodes_after, seconds, notes [text],
+    passes          [{name, spelling, asked, rewrites, nodes_added, seconds, notes [text],
                       rules {name: {tried, fired, declined {reason: count}}}}]
     rewrites        all rewrites together
     stopped_after   the ordinal at which --stop-after ended the run, else null

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphopt.errors import GateError
+
 
 @dataclass
 class Measures:
@@ -37,8 +39,7 @@ class PassSummary:
     spelling: str
     asked: bool
     rewrites: int
-    nodes_before: int
-    nodes_after: int
+    nodes_added: int
     seconds: float
     fired: Counter[str] = field(default_factory=Counter)
     tried: Counter[str] = field(default_factory=Counter)
@@ -82,6 +83,19 @@ class Report:
     output: str | None = None
     stopped_after: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
+
+    def missed_gate(self, max_drop: float | None) -> GateError | None:
+        """The error if the metric fell by more than `max_drop` percent of what it was; None if it did not."""
+        before, after = self.metric_before, self.metric_after
+        if max_drop is None or before is None or after is None:
+            return None
+        if before - after <= abs(before) * max_drop / 100:
+            return None
+        return GateError(
+            f"the metric falls from {before:.6g} to {after:.6g}, by more than {max_drop:g} %",
+            where=self.source,
+            hint="nothing was written; allow a larger drop, give more calibration data, or leave out passes",
+        )
 
     @property
     def rewrites(self) -> int:

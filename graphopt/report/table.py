@@ -135,9 +135,7 @@ def _passes(passes: list[PassSummary]) -> Table:
     numbers = ("rewrites", "nodes", "time")
     made = table("pass", *numbers, "what it did", right=numbers, fold="what it did")
     for item in passes:
-        nodes = str(item.nodes_after)
-        if item.nodes_before != item.nodes_after:
-            nodes = f"{item.nodes_before} → {item.nodes_after}"
+        nodes = units.signed(f"{item.nodes_added}") if item.nodes_added else ""
         name = Text(item.name)
         if not item.asked:
             name.append(" +", style="dim")

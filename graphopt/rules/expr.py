@@ -222,15 +222,14 @@ class Any_:  # noqa: N801 - its one instance is ANY
 
 ANY: Any = Any_()
 
-
-One = typing.Literal[1]
+_One = typing.Literal[1]  # `Literal` itself is a class of this module
 
 
 class Operator(Protocol):
     """What `op.Relu` is: takes operands, then attributes by name; `nout` outputs make a tuple."""
 
     @overload
-    def __call__(self, *inputs: Operand, nout: One = 1, **attrs: Any) -> Tensor: ...
+    def __call__(self, *inputs: Operand, nout: _One = 1, **attrs: Any) -> Tensor: ...
     @overload
     def __call__(self, *inputs: Operand, nout: int, **attrs: Any) -> tuple[Tensor, ...]: ...
 

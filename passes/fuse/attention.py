@@ -7,6 +7,7 @@ scale, no empty heads, a mask that is broadcast along batch and heads only.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from graphopt_passes.fuse.affine import require_finite
@@ -70,7 +71,7 @@ def _attention(
     if mask is not None:
         _require_mask(mask, q, size)
     keys = k if order == list(range(rank)) else op.Transpose(k, perm=order)
-    heads = {"q_num_heads": 1, "kv_num_heads": 1} if rank == 3 else {}
+    heads: dict[str, Any] = {"q_num_heads": 1, "kv_num_heads": 1} if rank == 3 else {}
     result: Tensor = op.Attention(q, keys, v, mask, scale=scale, **heads)
     return result
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from graphopt import Context, Decline, Node, Rewrite, Value, require
 
 _STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
-_KEEPS_ELEMENTS = ("Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Slice", "Cast")
+_KEEPS_ZEROS = frozenset(
+    ["Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"]
+)
 
 
 def drop_zero_states(ctx: Context) -> None:
@@ -43,7 +45,7 @@ def _is_zero(value: Value | None) -> bool:
         if producer.op == "ConstantOfShape":
             fill = producer.attr("value")
             return fill is None or not any(fill.numpy().tobytes())
-        if producer.op not in _KEEPS_ELEMENTS:
+        if producer.op not in _KEEPS_ZEROS:
             return False
         value = producer.inputs[0]
     splat = None if value is None else value.splat

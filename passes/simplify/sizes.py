@@ -59,7 +59,8 @@ def _elements(value: Value) -> np.ndarray | None:
 def _is_read_by_others(value: Value) -> bool:
     """Whether a reader will stay once all that shapes determine is constant."""
     return value.is_output or any(
-        reader.op in _NAMES or reader.bodies or any(_elements(o) is None for o in reader.outputs) for reader, _ in value.uses()
+        reader.op in _NAMES or reader.bodies or any(_elements(o) is None for o in reader.outputs)
+        for reader, _ in value.uses()
     )
 
 

@@ -75,7 +75,14 @@ def _reference(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.
 
 
 def stays(
-    rule: str, reason: str | None, signature: str, body: str, *, opset: int = 18, accuracy: str = "exact", **constants: Any
+    rule: str,
+    reason: str | None,
+    signature: str,
+    body: str,
+    *,
+    opset: int = 18,
+    accuracy: str = "exact",
+    **constants: Any,
 ) -> Outcome:
     """Assert that `rule` does not fire, for this reason; None if its pattern does not even match."""
     return declines(SIMPLIFY, build(signature, body, opset=opset, **constants), rule, reason, accuracy=accuracy)

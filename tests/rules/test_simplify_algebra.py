@@ -59,8 +59,13 @@ def test_not_neutral(rule: str, body: str, c: object) -> None:
 
 
 def test_one_that_broadcasts_stays() -> None:
-    stays("mul_one", "shape of the replacement", "(float[1,3] x) => (float[4,3] y)", "y = Mul(x, c)",
-          c=np.ones((4, 3), np.float32))
+    stays(
+        "mul_one",
+        "shape of the replacement",
+        "(float[1,3] x) => (float[4,3] y)",
+        "y = Mul(x, c)",
+        c=np.ones((4, 3), np.float32),
+    )
 
 
 def test_one_that_a_caller_may_override_stays() -> None:
@@ -88,7 +93,10 @@ def test_zero_is_close(body: str, c: float) -> None:
         ("single_operand", X, "y = Max(x)", ""),
         ("single_operand", X, "y = Min(x)", ""),
         ("single_operand", X, "y = Mean(x)", ""),
-        *[("idempotent", X, f"a = {op}(x) y = {op}(a)", op) for op in ("Abs", "Ceil", "Floor", "Relu", "Round", "Sign")],
+        *[
+            ("idempotent", X, f"a = {op}(x) y = {op}(a)", op)
+            for op in ("Abs", "Ceil", "Floor", "Relu", "Round", "Sign")
+        ],
     ],
 )
 def test_unary(rule: str, signature: str, body: str, ops: str) -> None:
@@ -119,13 +127,27 @@ def test_where() -> None:
 
 
 def test_where_stays() -> None:
-    stays("where_constant", None, "(float[2] x, float[2] z) => (float[2] y)", "y = Where(k, x, z)",
-          k=np.array([True, False]))
-    stays("where_constant", "shape of the replacement", "(float[1] x, float[4] z) => (float[4] y)",
-          "y = Where(k, x, z)", k=np.array(True))
+    stays(
+        "where_constant",
+        None,
+        "(float[2] x, float[2] z) => (float[2] y)",
+        "y = Where(k, x, z)",
+        k=np.array([True, False]),
+    )
+    stays(
+        "where_constant",
+        "shape of the replacement",
+        "(float[1] x, float[4] z) => (float[4] y)",
+        "y = Where(k, x, z)",
+        k=np.array(True),
+    )
     stays("where_same", "shape of the replacement", "(bool[4] c, float[1] x) => (float[4] y)", "y = Where(c, x, x)")
-    stays("where_not", "other readers", "(bool[4] c, float[4] x) => (float[4] y, bool[4] n)",
-          "n = Not(c) a = Abs(x) y = Where(n, x, a)")
+    stays(
+        "where_not",
+        "other readers",
+        "(bool[4] c, float[4] x) => (float[4] y, bool[4] n)",
+        "n = Not(c) a = Abs(x) y = Where(n, x, a)",
+    )
 
 
 @pytest.mark.parametrize(("op", "k"), [("And", True), ("Or", False), ("Xor", False)])
@@ -161,8 +183,15 @@ def test_factors_meet(a: object, b: object) -> None:
     ],
 )
 def test_factors_stay(reason: str, a: object, b: object) -> None:
-    stays("mul_mul", reason, "(float[5,20] x) => (float[5,20] y)", "m = Mul(x, a) y = Mul(m, b)",
-          accuracy="close", a=a, b=b)
+    stays(
+        "mul_mul",
+        reason,
+        "(float[5,20] x) => (float[5,20] y)",
+        "m = Mul(x, a) y = Mul(m, b)",
+        accuracy="close",
+        a=a,
+        b=b,
+    )
 
 
 def test_integer_factors_meet() -> None:
@@ -186,8 +215,14 @@ def test_division_by_a_power_of_two(d: float) -> None:
 
 @pytest.mark.parametrize(
     ("reason", "d"),
-    [("no power of 2", 3.0), ("no power of 2", 0.0), ("no power of 2", np.inf), ("not a normal", 2.0**127),
-     ("not a normal", 2.0**-130), ("one value throughout", c(*[2.0] * 10, *[4.0] * 10))],
+    [
+        ("no power of 2", 3.0),
+        ("no power of 2", 0.0),
+        ("no power of 2", np.inf),
+        ("not a normal", 2.0**127),
+        ("not a normal", 2.0**-130),
+        ("one value throughout", c(*[2.0] * 10, *[4.0] * 10)),
+    ],
 )
 def test_division_stays(reason: str, d: object) -> None:
     stays("div_to_mul", reason, X, "y = Div(x, d)", d=d)

@@ -80,8 +80,13 @@ def test_integer_clamps() -> None:
 @pytest.mark.parametrize(
     ("rule", "reason", "signature", "body", "constants"),
     [
-        ("relu_clip", "other readers", "(float[5] x) => (float[5] y, float[5] r)", "r = Relu(x) y = Clip(r, a, b)",
-         {"a": 0.0, "b": 6.0}),
+        (
+            "relu_clip",
+            "other readers",
+            "(float[5] x) => (float[5] y, float[5] r)",
+            "r = Relu(x) y = Clip(r, a, b)",
+            {"a": 0.0, "b": 6.0},
+        ),
         ("relu_clip", None, "(float[5] x, float b) => (float[5] y)", "r = Relu(x) y = Clip(r, a, b)", {"a": 0.0}),
         ("relu_clip", "NaN", X, "r = Relu(x) y = Clip(r, a)", {"a": float("nan")}),
         ("clip_relu", "zero may get", X, "r = Clip(x, a, b) y = Relu(r)", {"a": -3.0, "b": -1.0}),
@@ -89,9 +94,7 @@ def test_integer_clamps() -> None:
         ("clip_relu", "−0", X, "r = Clip(x, a) y = Relu(r)", {"a": -0.0}),
     ],
 )
-def test_clamps_stay(
-    rule: str, reason: str | None, signature: str, body: str, constants: dict[str, float]
-) -> None:
+def test_clamps_stay(rule: str, reason: str | None, signature: str, body: str, constants: dict[str, float]) -> None:
     stays(rule, reason, signature, body, **constants)
 
 
@@ -111,5 +114,11 @@ def test_max_zero() -> None:
     stays("max_zero", None, X, "y = Max(x, a)", accuracy="exact", a=0.0)
     stays("max_zero", None, X, "y = Max(x, a)", accuracy="close", a=1e-6)
     stays("max_zero", None, "(float[5] x, float[5] z) => (float[5] y)", "y = Max(x, a, z)", accuracy="close", a=0.0)
-    stays("max_zero", "shape of the replacement", "(float[1] x) => (float[5] y)", "y = Max(x, a)", accuracy="close",
-          a=np.zeros(5, np.float32))
+    stays(
+        "max_zero",
+        "shape of the replacement",
+        "(float[1] x) => (float[5] y)",
+        "y = Max(x, a)",
+        accuracy="close",
+        a=np.zeros(5, np.float32),
+    )

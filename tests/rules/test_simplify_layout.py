@@ -22,8 +22,14 @@ from tests.rules.exact import fires, stays
 def test_nothing_moves(signature: str, perm: str, left: str, opset: int) -> None:
     # The Reshape of [1, 1, 5] to [1, 1, 5] goes as well.
     left = "" if "[1,1,5] y" in signature else left
-    fires("transpose_of_ones", signature, f"y = Transpose{perm}(x)", left, opset=opset,
-          dims=({"N": 3, "H": 2}, {"N": 0, "H": 2}, {"N": 1, "H": 1}))
+    fires(
+        "transpose_of_ones",
+        signature,
+        f"y = Transpose{perm}(x)",
+        left,
+        opset=opset,
+        dims=({"N": 3, "H": 2}, {"N": 0, "H": 2}, {"N": 1, "H": 1}),
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,15 +57,28 @@ def test_something_moves(reason: str, signature: str, perm: str) -> None:
 def test_chain(first: str, then: str, shape: str, left: str) -> None:
     out = {"N,6,4,5": "N,5,6,4", "6,5,N,4": "4,N,6,5"}.get(shape, shape)
     signature = f"(float[{shape}] x) => (float[{out}] y)"
-    outcome = fires("transpose_transpose", signature, f"t = Transpose{first}(x) y = Transpose{then}(t)", left,
-                    dims=({"N": 2}, {"N": 0}))
+    outcome = fires(
+        "transpose_transpose",
+        signature,
+        f"t = Transpose{first}(x) y = Transpose{then}(t)",
+        left,
+        dims=({"N": 2}, {"N": 0}),
+    )
     if left and first == then:
         assert outcome.attrs("Transpose") == {"perm": [0, 3, 1, 2]}
 
 
 def test_chain_with_another_reader() -> None:
     two = "(float[2,3,4] x) => (float[{}] y, float[3,4,2] t)"
-    fires("transpose_transpose", two.format("2,3,4"), "t = Transpose<perm=[1,2,0]>(x) y = Transpose<perm=[2,0,1]>(t)",
-          "Transpose")
-    stays("transpose_transpose", "other readers", two.format("4,2,3"),
-          "t = Transpose<perm=[1,2,0]>(x) y = Transpose<perm=[1,2,0]>(t)")
+    fires(
+        "transpose_transpose",
+        two.format("2,3,4"),
+        "t = Transpose<perm=[1,2,0]>(x) y = Transpose<perm=[2,0,1]>(t)",
+        "Transpose",
+    )
+    stays(
+        "transpose_transpose",
+        "other readers",
+        two.format("4,2,3"),
+        "t = Transpose<perm=[1,2,0]>(x) y = Transpose<perm=[1,2,0]>(t)",
+    )

@@ -23,15 +23,27 @@ def test_shape_of_a_static_tensor() -> None:
 
 
 def test_static_part_of_a_dynamic_shape() -> None:
-    fires("fixed_size", "(float[N,3,4] x) => (int32 y)",
-          "s = Shape(x) a = Gather(s, one) b = Gather(s, two) m = Mul(a, b) y = Cast<to=6>(m)", "", dims=DIMS,
-          one=np.array(1), two=np.array(2))
+    fires(
+        "fixed_size",
+        "(float[N,3,4] x) => (int32 y)",
+        "s = Shape(x) a = Gather(s, one) b = Gather(s, two) m = Mul(a, b) y = Cast<to=6>(m)",
+        "",
+        dims=DIMS,
+        one=np.array(1),
+        two=np.array(2),
+    )
 
 
 def test_only_what_others_read_becomes_constant() -> None:
-    model = build("(float[N,3,4] x) => (float[N,12] y)",
-                  "s = Shape(x) a = Slice(s, one, two) b = Slice(s, two, three) m = Mul(a, b) z = Concat<axis=0>(minus, m) "
-                  "y = Reshape(x, z)", one=i(1), two=i(2), three=i(3), minus=i(-1))
+    model = build(
+        "(float[N,3,4] x) => (float[N,12] y)",
+        "s = Shape(x) a = Slice(s, one, two) b = Slice(s, two, three) m = Mul(a, b) z = Concat<axis=0>(minus, m) "
+        "y = Reshape(x, z)",
+        one=i(1),
+        two=i(2),
+        three=i(3),
+        minus=i(-1),
+    )
     outcome = rewrite(model, SIMPLIFY, "exact")
     assert outcome.fired == {"fixed_size": 1} and outcome.ops == ["Reshape"]
     (target,) = outcome.after.graph.initializer
@@ -45,15 +57,27 @@ def test_dynamic_sizes_stay() -> None:
 
 
 def test_equal_sizes_of_different_tensors() -> None:
-    fires("same_size", "(float[N,3] x, float[N,5] z) => (float[N,4] y, float[N,2] w)",
-          "s = Shape(x) t = Shape(z) a = Slice(s, zero, one) b = Slice(t, zero, one) "
-          "p = Concat<axis=0>(a, four) q = Concat<axis=0>(b, two) y = ConstantOfShape(p) w = ConstantOfShape(q)",
-          "Shape Slice Concat Concat ConstantOfShape ConstantOfShape", dims=DIMS, zero=i(0), one=i(1), two=i(2), four=i(4))
+    fires(
+        "same_size",
+        "(float[N,3] x, float[N,5] z) => (float[N,4] y, float[N,2] w)",
+        "s = Shape(x) t = Shape(z) a = Slice(s, zero, one) b = Slice(t, zero, one) "
+        "p = Concat<axis=0>(a, four) q = Concat<axis=0>(b, two) y = ConstantOfShape(p) w = ConstantOfShape(q)",
+        "Shape Slice Concat Concat ConstantOfShape ConstantOfShape",
+        dims=DIMS,
+        zero=i(0),
+        one=i(1),
+        two=i(2),
+        four=i(4),
+    )
 
 
 def test_sizes_of_different_symbols_stay() -> None:
-    stays("same_size", None, "(float[N] x, float[M] z) => (float[N] y, float[M] w)",
-          "s = Shape(x) t = Shape(z) y = ConstantOfShape(s) w = ConstantOfShape(t)")
+    stays(
+        "same_size",
+        None,
+        "(float[N] x, float[M] z) => (float[N] y, float[M] w)",
+        "s = Shape(x) t = Shape(z) y = ConstantOfShape(s) w = ConstantOfShape(t)",
+    )
 
 
 def test_size_as_another_type_stays() -> None:
@@ -61,9 +85,11 @@ def test_size_as_another_type_stays() -> None:
 
 
 def test_equal_sizes_in_a_branch() -> None:
-    body = ("s = Shape(x) y = If(c) <then_branch = t () => (float[N] p) { u = Shape(x) p = ConstantOfShape(u) }, "
-            "else_branch = e () => (float[N] q) { v = Shape(x) w = Shape(x) r = ConstantOfShape(v) o = ConstantOfShape(w) "
-            "q = Add(r, o) }>")
+    body = (
+        "s = Shape(x) y = If(c) <then_branch = t () => (float[N] p) { u = Shape(x) p = ConstantOfShape(u) }, "
+        "else_branch = e () => (float[N] q) { v = Shape(x) w = Shape(x) r = ConstantOfShape(v) o = ConstantOfShape(w) "
+        "q = Add(r, o) }>"
+    )
     model = build("(float[N] x, bool c) => (float[N] y, int64[1] s)", body)
     outcome = rewrite(model, SIMPLIFY, "exact")
     assert outcome.fired == {"same_size": 1}

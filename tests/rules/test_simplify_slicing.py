@@ -27,7 +27,11 @@ def given(outcome: Outcome, op: str) -> list[list[int]]:
     [
         ("(float[N,4] x) => (float[N,4] y)", "y = Slice(x, s, e)", {"s": i(0), "e": i(BIG)}),
         ("(float[N,4] x) => (float[N,4] y)", "y = Slice(x, s, e, a)", {"s": i(-4), "e": i(4), "a": i(-1)}),
-        ("(float[N,4] x) => (float[N,4] y)", "y = Slice(x, s, e, a, t)", {"s": i(LOW), "e": i(9), "a": i(1), "t": i(1)}),
+        (
+            "(float[N,4] x) => (float[N,4] y)",
+            "y = Slice(x, s, e, a, t)",
+            {"s": i(LOW), "e": i(9), "a": i(1), "t": i(1)},
+        ),
         ("(float[N,1] x) => (float[N,1] y)", "y = Slice(x, s, e, a, t)", {"s": i(0), "e": i(7), "a": i(1), "t": i(3)}),
     ],
 )
@@ -36,7 +40,9 @@ def test_slice_of_everything(signature: str, body: str, constants: dict[str, np.
 
 
 def test_slice_of_everything_before_opset_10() -> None:
-    fires("slice_noop", "(float[N,4] x) => (float[N,4] y)", "y = Slice<starts=[0,0],ends=[9999999999,4]>(x)", "", opset=9)
+    fires(
+        "slice_noop", "(float[N,4] x) => (float[N,4] y)", "y = Slice<starts=[0,0],ends=[9999999999,4]>(x)", "", opset=9
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,8 +55,16 @@ def test_slice_of_everything_before_opset_10() -> None:
     ],
 )
 def test_slice_of_something_stays(reason: str, s: int, e: int, a: int, t: int) -> None:
-    stays("slice_noop", reason, "(float[N,4] x) => (float[M,K] y)", "y = Slice(x, s, e, a, t)",
-          s=i(s), e=i(e), a=i(a), t=i(t))
+    stays(
+        "slice_noop",
+        reason,
+        "(float[N,4] x) => (float[M,K] y)",
+        "y = Slice(x, s, e, a, t)",
+        s=i(s),
+        e=i(e),
+        a=i(a),
+        t=i(t),
+    )
 
 
 S = "(float[N,12,6] x) => (float[P,Q,R] y)"
@@ -77,8 +91,14 @@ def test_slices(first: tuple[int, ...], then: tuple[int, ...], wanted: list[list
     constants |= {f"{n}2": i(v) for n, v in zip(names, then, strict=True)}
     if first == (0, BIG, 1, 1) or first[3] == -1 == then[3]:
         # The first one takes everything, or what is left does: another rule finishes it.
-        fires("slice_slice" if first[3] == -1 else "slice_noop", S, TWO,
-              "" if first[3] == -1 else "Slice", dims=({"N": 2}, {"N": 0}), **constants)
+        fires(
+            "slice_slice" if first[3] == -1 else "slice_noop",
+            S,
+            TWO,
+            "" if first[3] == -1 else "Slice",
+            dims=({"N": 2}, {"N": 0}),
+            **constants,
+        )
         return
     outcome = fires("slice_slice", S, TWO, "Slice", dims=({"N": 2}, {"N": 0}), **constants)
     assert given(outcome, "Slice") == wanted
@@ -93,15 +113,25 @@ def test_slices_of_a_dynamic_axis() -> None:
 
 def test_slices_before_opset_10() -> None:
     outcome = fires(
-        "slice_slice", "(float[6,8] x) => (float[P,Q] y)",
-        "t = Slice<axes=[1],starts=[1],ends=[-1]>(x) y = Slice<starts=[1,2],ends=[4,5]>(t)", "Slice", opset=9,
+        "slice_slice",
+        "(float[6,8] x) => (float[P,Q] y)",
+        "t = Slice<axes=[1],starts=[1],ends=[-1]>(x) y = Slice<starts=[1,2],ends=[4,5]>(t)",
+        "Slice",
+        opset=9,
     )
     assert outcome.attrs("Slice") == {"axes": [0, 1], "starts": [1, 3], "ends": [4, 6]}
 
 
 def test_slices_with_another_reader() -> None:
-    stays("slice_slice", "other readers", "(float[6] x) => (float[2] y, float[4] t)",
-          "t = Slice(x, s, e) y = Slice(t, s, z)", s=i(1), e=i(5), z=i(3))
+    stays(
+        "slice_slice",
+        "other readers",
+        "(float[6] x) => (float[2] y, float[4] t)",
+        "t = Slice(x, s, e) y = Slice(t, s, z)",
+        s=i(1),
+        e=i(5),
+        z=i(3),
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +150,11 @@ def test_expand_and_tile(signature: str, body: str, constants: dict[str, np.ndar
 
 @pytest.mark.parametrize(
     ("body", "shape", "s"),
-    [("y = Expand(x, s)", "2,N,4", i(2, 1, 1)), ("y = Tile(x, s)", "N,8", i(1, 2)), ("y = Expand(x, s)", "P,4", i(3, 4))],
+    [
+        ("y = Expand(x, s)", "2,N,4", i(2, 1, 1)),
+        ("y = Tile(x, s)", "N,8", i(1, 2)),
+        ("y = Expand(x, s)", "P,4", i(3, 4)),
+    ],
 )
 def test_expand_and_tile_stay(body: str, shape: str, s: np.ndarray) -> None:
     stays("expand_noop", "shape changes", f"(float[N,4] x) => (float[{shape}] y)", body, s=s)
@@ -160,10 +194,18 @@ PADS = "t = Pad(x, p) y = Pad(t, q)"
     ("body", "opset", "constants", "wanted"),
     [
         (PADS, 18, {"p": i(0, 1, 0, 2), "q": i(3, 0, 1, 1)}, [[3, 1, 1, 3]]),
-        ("t = Pad(x, p, v) y = Pad(t, q, v)", 13, {"p": i(0, 1, 0, 2), "q": i(3, 0, 1, 1), "v": np.float32(5)},
-         [[3, 1, 1, 3], 5.0]),
-        ("t = Pad(x, p, , a) y = Pad(t, q, v)", 18, {"p": i(1, 2), "a": i(-1), "q": i(0, 1, 0, 0), "v": np.float32(0)},
-         [[0, 2, 0, 2], 0.0]),
+        (
+            "t = Pad(x, p, v) y = Pad(t, q, v)",
+            13,
+            {"p": i(0, 1, 0, 2), "q": i(3, 0, 1, 1), "v": np.float32(5)},
+            [[3, 1, 1, 3], 5.0],
+        ),
+        (
+            "t = Pad(x, p, , a) y = Pad(t, q, v)",
+            18,
+            {"p": i(1, 2), "a": i(-1), "q": i(0, 1, 0, 0), "v": np.float32(0)},
+            [[0, 2, 0, 2], 0.0],
+        ),
     ],
 )
 def test_pads(body: str, opset: int, constants: dict[str, np.ndarray], wanted: list[object]) -> None:
@@ -172,7 +214,9 @@ def test_pads(body: str, opset: int, constants: dict[str, np.ndarray], wanted: l
 
 
 def test_pads_before_opset_11() -> None:
-    outcome = fires("pad_pad", P, "t = Pad<pads=[0,1,0,2],value=2.0>(x) y = Pad<pads=[1,0,0,0],value=2.0>(t)", "Pad", opset=10)
+    outcome = fires(
+        "pad_pad", P, "t = Pad<pads=[0,1,0,2],value=2.0>(x) y = Pad<pads=[1,0,0,0],value=2.0>(t)", "Pad", opset=10
+    )
     assert outcome.attrs("Pad") == {"pads": [1, 1, 0, 2], "value": 2.0}
 
 
@@ -188,3 +232,18 @@ def test_pads_before_opset_11() -> None:
 )
 def test_pads_stay(reason: str, body: str, constants: dict[str, np.ndarray]) -> None:
     stays("pad_pad", reason, P, body, **constants)
+
+
+def test_slices_that_share_the_first() -> None:
+    body = "t = Slice(x, s, e, a) y = Slice(t, s, e, b) z = Slice(t, e, f, b)"
+    fires(
+        "slice_slice",
+        "(float[6,6] x) => (float[2,2] y, float[2,3] z)",
+        body,
+        "Slice Slice",
+        s=i(1),
+        e=i(3),
+        f=i(9),
+        a=i(0),
+        b=i(1),
+    )

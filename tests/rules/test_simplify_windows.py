@@ -42,7 +42,8 @@ def test_dropout_stays(reason: str, signature: str, body: str, opset: int, const
 
 @pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
 @pytest.mark.parametrize(
-    "attrs", ["kernel_shape=[1,1]", "kernel_shape=[1,1],strides=[1,1],pads=[0,0,0,0]", 'kernel_shape=[1,1],auto_pad="VALID"']
+    "attrs",
+    ["kernel_shape=[1,1]", "kernel_shape=[1,1],strides=[1,1],pads=[0,0,0,0]", 'kernel_shape=[1,1],auto_pad="VALID"'],
 )
 def test_pool(op: str, attrs: str) -> None:
     fires("pool_of_one", SAME, f"y = {op}<{attrs}>(x)", "", dims=({"N": 2},))
@@ -61,8 +62,12 @@ def test_pool_stays(reason: str, body: str) -> None:
 
 
 def test_pool_whose_indices_are_used_stays() -> None:
-    stays("pool_of_one", "indices are used", "(float[1,2,3,5] x) => (float[1,2,3,5] y, int64[1,2,3,5] k)",
-          "y, k = MaxPool<kernel_shape=[1,1]>(x)")
+    stays(
+        "pool_of_one",
+        "indices are used",
+        "(float[1,2,3,5] x) => (float[1,2,3,5] y, int64[1,2,3,5] k)",
+        "y, k = MaxPool<kernel_shape=[1,1]>(x)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +75,10 @@ def test_pool_whose_indices_are_used_stays() -> None:
     [
         ("y = Resize(x, , s)", {"s": np.ones(4, np.float32)}),
         ("y = Resize(x, , , z)", {"z": np.array([2, 2, 3, 5])}),
-        ('y = Resize<coordinate_transformation_mode="asymmetric",nearest_mode="floor">(x, , s)', {"s": np.ones(4, np.float32)}),
+        (
+            'y = Resize<coordinate_transformation_mode="asymmetric",nearest_mode="floor">(x, , s)',
+            {"s": np.ones(4, np.float32)},
+        ),
         ("z = Shape(x) y = Resize(x, , , z)", {}),
     ],
 )
@@ -90,8 +98,11 @@ def test_resize(body: str, constants: dict[str, np.ndarray], opset: int) -> None
         ("infinite neighbour", 'y = Resize<mode="linear">(x, , s)', {"s": np.ones(4, np.float32)}),
         ("not all 1", "y = Resize(x, , s)", {"s": np.array([1, 1, 1.1, 1], np.float32)}),
         ("shape changes", "y = Resize(x, , s)", {"s": np.array([1, 1, 2, 1], np.float32)}),
-        ("it crops", 'y = Resize<coordinate_transformation_mode="tf_crop_and_resize">(x, r, s)',
-         {"s": np.ones(4, np.float32), "r": np.zeros(8, np.float32)}),
+        (
+            "it crops",
+            'y = Resize<coordinate_transformation_mode="tf_crop_and_resize">(x, r, s)',
+            {"s": np.ones(4, np.float32), "r": np.zeros(8, np.float32)},
+        ),
     ],
 )
 def test_resize_stays(reason: str, body: str, constants: dict[str, np.ndarray]) -> None:

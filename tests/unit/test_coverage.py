@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
+import graphopt
 from graphopt.ir.edit import Editor
 from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
+from graphopt.ir.save import to_bytes
 from graphopt.quant import StaticOptions, coverage, quantize_static
 from graphopt.targets.target import load_target
 
@@ -126,10 +129,18 @@ def test_a_float_model_is_counted_as_float() -> None:
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
-def test_the_vision_transformer_keeps_its_accuracy_in_integer_kernels() -> None:
-    images = np.load(FIXTURES / "data" / "digits_calib.npz")["image"]
-    m = Model(*read_model(FIXTURES / "models" / "vit.onnx"))
-    data = [{"image": images[i : i + 32]} for i in range(0, len(images), 32)]
-    quantize_static(m, Editor(m), load_target("ort-cpu"), StaticOptions(), data)
-    found = coverage(m)
-    assert (found.integer, found.float) == (20, 0)
+@pytest.mark.parametrize(("name", "weighted"), [("residual_cnn", 10), ("vit", 20), ("depthwise_se", 24)])
+def test_real_networks_run_on_integers_within_one_percent(name: str, weighted: int) -> None:
+    path = FIXTURES / "models" / f"{name}.onnx"
+    calibration = FIXTURES / "data" / "digits_calib.npz"
+    done = graphopt.optimize(path, "fuse,quant", target="ort-cpu", data=calibration, verify=False)
+    found = coverage(done.model)
+    assert (found.integer, found.float) == (weighted, 0)
+    assert accuracy(to_bytes(done.model.ir)) >= accuracy(path.read_bytes()) - 0.01
+
+
+def accuracy(data: bytes) -> float:
+    images = np.load(FIXTURES / "data" / "digits_test.npz")["image"]
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"image": images})
+    return float((logits.argmax(1) == np.load(FIXTURES / "data" / "digits_labels.npy")).mean())

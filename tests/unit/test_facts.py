@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -81,8 +82,6 @@ def test_value_info_is_all_there_is_for_an_unknown_domain() -> None:
     [
         ("t = Constant<value_ints=[0,-1,64]>() y = Reshape(x, t)", (N, 12 * S, 64)),
         ("s = Shape(x) y = Reshape(x, s)", (N, S, 12, 64)),
-        ("s = Shape(x) z = Constant<value_int=0>() n = Gather(s, z) f = Constant<value_float=0.0>() y = Range(z, n, o) o = "
-         "Constant<value_int=1>()", None),
         ("y = Flatten<axis=2>(x)", (N * S, 768)),
         ("y = Concat<axis=1>(x, x, x)", (N, 3 * S, 12, 64)),
         ("a = Constant<value_ints=[0]>() b = Constant<value_ints=[9223372036854775807]>() y = Slice(x, a, b)",
@@ -95,10 +94,10 @@ def test_value_info_is_all_there_is_for_an_unknown_domain() -> None:
         ("y, z = Split<axis=1>(xx)", (N, S, 12, 64)),
     ],
 )  # fmt: skip
-def test_shapes_that_only_symbols_can_express(body: str, expected: Shape | None) -> None:
+def test_shapes_that_only_symbols_can_express(body: str, expected: Shape) -> None:
     before = "x2 = Transpose<perm=[0,2,1,3]>(x) xx = Concat<axis=1>(x, x)"
     k = Known(f"g (float[N,S,12,64] x) => (y) {{ {before} {body} }}")
-    assert expected is None or k.shape("y") == expected
+    assert k.shape("y") == expected
 
 
 def test_a_size_that_may_be_0_copies_the_old_one_in_reshape() -> None:
@@ -162,9 +161,9 @@ def test_branches_that_differ_have_what_they_share() -> None:
 
 def test_constants() -> None:
     k = Known(
-        "g (float[2] x, float[2] d) => (y) <float[2] w = {1.5, 1.5}, float[2] d = {0.0, 0.0}> "
+        "g (float[2] x, float[2] d, bool q) => (y) <float[2] w = {1.5, 1.5}, float[2] d = {0.0, 0.0}> "
         "{ c = Constant<value_float=0.1>() y = Add(x, w) "
-        "z = If(q) <then_branch = t () => (a) { a = Add(x, w) }, else_branch = e () => (b) { b = Relu(x) }> q = Constant<value_int=1>() }"
+        "z = If(q) <then_branch = t () => (a) { a = Add(x, w) }, else_branch = e () => (b) { b = Relu(x) }> }"
     )
     facts = k.facts
     assert facts.const(k.values["x"]) is None
@@ -213,10 +212,10 @@ def test_a_local_function_called_like_an_operator_is_not_that_operator() -> None
     assert k.facts.schema(call) is None
     assert k.facts.schema(abs_) is not None
     assert k.shape("v") == (N, 4)
-    assert k.facts.symbolic(k.values["y"]) != (N, Dim.symbol("4"))
 
 
-FUNCTION = '<domain: "l", opset_import: ["" : 17]> f <axis> (v) => (w) { w = Softmax<axis: int = @axis>(v) u = Relu(w) }'
+FUNCTION = """<domain: "l", opset_import: ["" : 17]>
+f <axis> (v) => (w) { w = Softmax<axis: int = @axis>(v) u = Relu(w) }"""
 
 
 def test_a_function_body_knows_what_all_calls_share() -> None:
@@ -241,7 +240,8 @@ def test_functions_that_explode_or_recur_cost_nothing() -> None:
     last = '<domain: "l", opset_import: ["" : 17, "l" : 1]> f26 (v) => (w) { w = Relu(v) } '
     loop = '<domain: "l", opset_import: ["" : 17, "l" : 1]> r (v) => (w) { w = l.r(v) }'
     start = time.perf_counter()
-    k = Known(f"g (float[N] x) => (y) {{ y = l.f0(x) z = l.r(x) a = Relu(x) }} {levels}{last}{loop}", imports=', "l" : 1')
+    main = "g (float[N] x) => (y) { y = l.f0(x) z = l.r(x) a = Relu(x) }"
+    k = Known(f"{main} {levels}{last}{loop}", imports=', "l" : 1')
     assert time.perf_counter() - start < 5
     assert k.shape("a") == (N,)
 
@@ -283,8 +283,8 @@ def test_new_nodes_are_inferred_with_symbols() -> None:
         ("MatMul", ["z", "z5"], {}, "MatMul is refused: Incompatible dimensions for matrix multiplication"),
         ("Concat", ["x", "x"], {}, "Concat is refused: Required attribute 'axis' is missing."),
         ("Softmax", ["x"], {"colour": 3}, "Softmax is refused: Unrecognized attribute: colour for operator Softmax"),
-        ("Softmax", ["x"], {"axis": 1.5}, "Softmax is refused: Mismatched attribute type in ' : axis'. Expected: 'INT', "
-                                          "actual: 'FLOAT'"),
+        ("Softmax", ["x"], {"axis": 1.5},
+         "Softmax is refused: Mismatched attribute type in ' : axis'. Expected: 'INT', actual: 'FLOAT'"),
     ],
 )  # fmt: skip
 def test_nodes_that_onnx_refuses(op: str, inputs: list[str], attrs: dict[str, object], reason: str) -> None:
@@ -315,7 +315,7 @@ def test_opsets_and_defaults() -> None:
 def test_a_chain_of_many_nodes_is_linear() -> None:
     def seconds(count: int) -> float:
         names = ["x", *(f"v{i}" for i in range(count))]
-        nodes = [onnx.helper.make_node("Neg", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
+        nodes = [onnx.helper.make_node("Neg", [a], [b]) for a, b in pairwise(names)]
         graph = onnx.helper.make_graph(
             nodes, "g", [onnx.helper.make_tensor_value_info("x", 1, ["N", 4])], [onnx.ValueInfoProto(name=names[-1])]
         )

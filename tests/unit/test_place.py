@@ -201,6 +201,17 @@ def test_shared_weights_are_stored_once() -> None:
     assert snr > 25
 
 
+def test_layers_that_share_everything_share_the_integers_too() -> None:
+    m = model(
+        [CONV, "d = Conv(x, w, b) pads=[1,1,1,1] dilations=[1,1]", "y = Max(c, d)"],
+        inputs={"x": IMAGE},
+        outputs=["y"],
+        weights=W,
+    )
+    m, _ = applied(m)
+    assert sum(n.op == "DequantizeLinear" and n.inputs[0].name in ("w_int8", "b_int32") for n in m.main.nodes) == 2
+
+
 def test_data_movement_has_one_scale_before_and_after() -> None:
     m, _ = applied(residual())
     scales = {n.inputs[1].name for n in m.main.nodes if n.op == "QuantizeLinear" and n.inputs[0].name in ("g", "f")}

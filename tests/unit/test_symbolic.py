@@ -43,13 +43,13 @@ SHAPE = "s = Shape(x) zero = Constant<value_int=0>() one = Constant<value_int=1>
         (SHAPE + "y = Cast<to=6>(s)", (B, S, 12, 64)),
         (SHAPE + "y = Neg(s)", (-B, -S, -12, -64)),
         (SHAPE + "t = Constant<value_ints=[-1,0,12,-1]>() y = Equal(s, t)", None),
-        (SHAPE + "t = Constant<value_ints=[-1]>() e = Equal(s, t) o = Constant<value_ints=[1,1,1,1]>() y = Where(e, o, s)",
-         (B, S, 12, 64)),
+        (SHAPE + "t = Constant<value_ints=[-1]>() e = Equal(s, t) o = Constant<value_ints=[1,1,1,1]>() "
+                 "y = Where(e, o, s)", (B, S, 12, 64)),
         (SHAPE + "r = Constant<value_ints=[2,2]>() q = Reshape(s, r) p = Transpose(q) f = Constant<value_ints=[-1]>() "
                  "y = Reshape(p, f)", (B, 12, S, 64)),
         (SHAPE + "y = Max(s, s)", (B, S, 12, 64)),
-        ("f = Constant<value_floats=[2.5]>() c = Constant<value_floats=[3.0]>() z = Mul(f, c) h = Floor(z) y = Cast<to=7>(h)",
-         (7,)),
+        ("f = Constant<value_floats=[2.5]>() c = Constant<value_floats=[3.0]>() z = Mul(f, c) h = Floor(z) "
+         "y = Cast<to=7>(h)", (7,)),
     ],
 )  # fmt: skip
 def test_elements(body: str, expected: tuple[int | Dim, ...] | None) -> None:
