@@ -25,6 +25,7 @@ $(BENCH): $(READY)
 	@touch $(BENCH)
 
 demo: $(READY) ## quantize a trained network and show the table, accuracy before and after
+	@mkdir -p build
 	$(BIN)/graphopt run fixtures/models/residual_cnn.onnx -p fuse,quant -t ort-cpu \
 	  --data fixtures/data/digits_calib.npz --eval fixtures/accuracy.py:accuracy --bench \
 	  -o build/residual_cnn.int8.onnx

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from graphopt.ir.edit import Change, Decline, Editor, Rewrite
     from graphopt.ir.model import Model
     from graphopt.ir.value import DType, Graph, Node, Value
+    from graphopt.quant.static import Quantized, QuantOptions, QuantSelection, quantize_static
     from graphopt.report.report import Report
     from graphopt.rules.expr import ANY, Attr, Const, Domain, Tensor, approx, op, product, require, scaled, total
     from graphopt.rules.rule import Accuracy, Rule, rule, rules_in
@@ -51,6 +52,7 @@ _HOMES = {
     "graphopt.ir.edit": "Change Decline Editor Rewrite",
     "graphopt.ir.model": "Model",
     "graphopt.ir.value": "DType Graph Node Value",
+    "graphopt.quant.static": "QuantOptions QuantSelection Quantized quantize_static",
     "graphopt.report.report": "Report",
     "graphopt.rules.expr": "ANY Attr Const Domain Tensor approx op product require scaled total",
     "graphopt.rules.rule": "Accuracy Rule rule rules_in",
@@ -82,6 +84,9 @@ __all__ = [
     "Node",
     "Pass",
     "Preset",
+    "QuantOptions",
+    "QuantSelection",
+    "Quantized",
     "Report",
     "Result",
     "Rewrite",
@@ -100,6 +105,7 @@ __all__ = [
     "op",
     "optimize",
     "product",
+    "quantize_static",
     "require",
     "rule",
     "rules_in",

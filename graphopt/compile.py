@@ -210,7 +210,8 @@ class Job:
         report.after = measure(self.model, None)
         report.stopped_after = self._stop_after if self.journal.stopped else None
         report.calibration = shared.get("calibration")
-        report.coverage = shared.get("coverage")
+        if report.calibration is not None and self.target.compiled_by == "onnxruntime":
+            self._read_kernels()
         spelled = {p.name: p.spelling() for p in self.passes}
         for record in self.journal.records.values():
             report.passes.append(
@@ -227,6 +228,17 @@ class Job:
                     notes=record.notes,
                 )
             )
+
+    def _read_kernels(self) -> None:
+        """Which heavy operators run on integers, read off the graph that the runtime compiles."""
+        from graphopt.quant.coverage import coverage
+        from graphopt.runtime.executor import ExecutorError
+
+        with self._phase("kernels"):
+            try:
+                self.report.coverage = coverage(self.model)
+            except ExecutorError as error:
+                self.report.notes.append(f"the kernels could not be read: {error.what}")
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

@@ -37,9 +37,9 @@ class Cleanup(Pass):
 
     def run(self, ctx: Context) -> None:
         remove_dead(ctx)
+        merge_constants(ctx)
         lift_constants(ctx)
         ctx.apply(self.rules(), self.name)
-        merge_initializers(ctx)
         merge_nodes(ctx)
 
 
@@ -73,15 +73,15 @@ def lift_constants(ctx: Context) -> None:
                 rewrite.replace(value, rewrite.constant(tensor, value.name))
 
 
-def merge_initializers(ctx: Context) -> None:
-    """Let readers of equal initializers of one graph share one of them."""
+def merge_constants(ctx: Context) -> None:
+    """Let readers of equal constants of one graph share one of them, an initializer where there is one."""
     for graph in list(ctx.model.graphs()):
-        if graph.is_function:
-            continue
-        for first, *others in _equal_groups([v for v in graph.initializers if _may_merge(v)]):
-            for other in others:
-                reader = next(node for node, _ in other.uses())
-                with ctx.rewrite("cleanup.duplicate_constant", at=reader) as rewrite:
+        constants = [] if graph.is_function else list(graph.initializers)
+        constants += [n.outputs[0] for n in graph.nodes if n.op == "Constant"]
+        for first, *others in _equal_groups([v for v in constants if _may_merge(v)]):
+            reader = next(node for node, _ in others[0].uses())
+            with ctx.rewrite("cleanup.duplicate_constant", at=reader) as rewrite:
+                for other in others:
                     rewrite.replace(other, first)
 
 

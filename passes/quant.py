@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from graphopt import Accuracy, Context, Pass, quant
+from graphopt import Accuracy, Context, Pass, Quantized, QuantOptions, QuantSelection, quantize_static
 
 
 @dataclass(frozen=True)
@@ -33,27 +33,26 @@ class Quant(Pass):
     ends: bool = True
 
     def run(self, ctx: Context) -> None:
-        options = quant.StaticOptions(
+        options = QuantOptions(
             method=self.method,
             percentile=self.percentile,
             per_channel=self.per_channel,
             reduce_range=None if self.reduce_range == "auto" else self.reduce_range == "true",
-            selection=quant.Selection(ops=self.ops, skip=self.skip, ends=self.ends),
+            selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends),
         )
-        done = quant.quantize_static(
+        done = quantize_static(
             ctx.model, ctx.edit, ctx.target, options, ctx.data, seed=ctx.seed, progress=ctx.progress
         )
-        ctx.shared["quant"] = done
+        if done.calibration is not None:
+            ctx.shared["calibration"] = "synthetic" if done.synthetic else "data"
         for _, op, reason in done.declined:
             ctx.decline(f"quant.{op}", None, reason)
         _note(ctx, done)
 
 
-def _note(ctx: Context, done: quant.Quantized) -> None:
+def _note(ctx: Context, done: Quantized) -> None:
     """Tell the report what was quantized, from which data, and what stayed float."""
     if done.calibration is not None:
-        if done.synthetic:
-            ctx.note("CALIBRATED ON SYNTHETIC DATA: the ranges are guesses; give --data with real inputs")
         for warning in done.calibration.warnings:
             ctx.note(warning)
         for remark in done.notes:

@@ -18,6 +18,7 @@ from graphopt.engine.index import Entry, RuleIndex
 from graphopt.errors import RuleError
 from graphopt.ir.draft import Change, Decline
 from graphopt.ir.edit import Editor
+from graphopt.ir.value import count_uses
 from graphopt.rules.apply import apply
 from graphopt.rules.rule import Rule
 
@@ -141,7 +142,7 @@ class Driver:
         touched: dict[oir.Node, None] = dict.fromkeys((*change.added, *change.moved))
         for node in change.freed:
             # What lost a reader can become interior to a match only once all its readers fit in one pattern.
-            if sum(len(o.uses()) for o in node.outputs) <= self._index.operands:
+            if sum(count_uses(o) for o in node.outputs) <= self._index.operands:
                 touched[node] = None
         if self._index.several_outputs:
             for node in tuple(touched):
@@ -169,7 +170,7 @@ def _siblings(node: oir.Node, most: int) -> list[oir.Node]:
     return [
         use.node
         for value in node.inputs
-        if value is not None and len(value.uses()) <= most
+        if value is not None and count_uses(value) <= most
         for use in value.uses()
     ]
 

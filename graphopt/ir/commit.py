@@ -9,7 +9,7 @@ import onnx_ir as oir
 
 from graphopt.ir.draft import Change, Decline, Draft
 from graphopt.ir.facts import provably_equal
-from graphopt.ir.value import FUNCTION_BODY, bodies_of
+from graphopt.ir.value import FUNCTION_BODY, bodies_of, count_uses
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
@@ -34,7 +34,7 @@ def apply(editor: Editor, draft: Draft) -> Change:
     _describe(editor, draft)
     removed, freed = _sweep(editor, _candidates(draft, before))
     for value in before:
-        if value.producer() is None and not value.uses():
+        if value.producer() is None and not count_uses(value):
             _drop_if_unused(editor, value)
     return Change(
         ordinal=editor.next_ordinal(),
@@ -75,13 +75,13 @@ def _prune(draft: Draft) -> None:
     wanted = {new for _, new in draft.replaced} | {new for _, _, new in draft.inputs}
     kept: list[oir.Node] = []
     for node in reversed(draft.nodes):
-        if any(o in wanted or o.uses() for o in node.outputs):
+        if any(o in wanted or count_uses(o) for o in node.outputs):
             kept.append(node)
         else:
             for i in range(len(node.inputs)):
                 node.replace_input_with(i, None)
     draft.nodes = kept[::-1]
-    draft.constants = [c for c in draft.constants if c in wanted or c.uses()]
+    draft.constants = [c for c in draft.constants if c in wanted or count_uses(c)]
 
 
 def _plan_outputs(editor: Editor, draft: Draft) -> list[tuple[oir.Value, oir.Value]]:
@@ -282,7 +282,7 @@ def _sweep(editor: Editor, pending: list[oir.Node]) -> tuple[list[str], list[oir
     freed: list[oir.Node] = []
     while pending:
         node = pending.pop()
-        if not model.is_alive(node) or any(o.uses() or o.is_graph_output() for o in node.outputs):
+        if not model.is_alive(node) or any(count_uses(o) or o.is_graph_output() for o in node.outputs):
             continue
         for inner in _with_bodies(node, model.dead_graphs):
             for i, value in enumerate(inner.inputs):
@@ -293,7 +293,7 @@ def _sweep(editor: Editor, pending: list[oir.Node]) -> tuple[list[str], list[oir
                 if producer is not None:
                     pending.append(producer)
                     freed.append(producer)
-                elif not value.uses():
+                elif not count_uses(value):
                     _drop_if_unused(editor, value)
         removed.append(node.name or node.op_type)
         for output in node.outputs:

@@ -41,7 +41,7 @@ class Rewrite:
         """A new initializer that holds `array` (any shape; its dtype is kept), named after `like`."""
         tensor: oir.TensorProtocol
         if isinstance(array, np.ndarray):
-            tensor = oir.tensor(np.ascontiguousarray(array).reshape(array.shape))
+            tensor = oir.Tensor(np.ascontiguousarray(array).reshape(array.shape))
         else:
             tensor = array
         value = oir.Value(name=self._editor.fresh_name(like), const_value=tensor)

@@ -118,7 +118,7 @@ class Value(_View):
     @property
     def use_count(self) -> int:
         """Readers, a place among the graph's outputs counted as one."""
-        return len(self._raw.uses()) + int(self.is_output)
+        return count_uses(self._raw) + int(self.is_output)
 
     @property
     def is_input(self) -> bool:
@@ -282,6 +282,11 @@ class Graph(_View):
 
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, {len(self)} nodes)"
+
+
+def count_uses(value: oir.Value) -> int:
+    """How many inputs read a value. `uses()` copies them all, which adds up where thousands share a constant."""
+    return len(value._uses)
 
 
 def bodies_of(node: oir.Node) -> list[oir.Graph]:

@@ -1,15 +1,15 @@
 """Quantization: placement by target, calibration, ranges, and what became of it in the runtime's kernels."""
 
 from graphopt.quant.coverage import Coverage, coverage
-from graphopt.quant.place import Plan, Selection, plan
-from graphopt.quant.static import Quantized, StaticOptions, quantize_static
+from graphopt.quant.place import Plan, QuantSelection, plan
+from graphopt.quant.static import Quantized, QuantOptions, quantize_static
 
 __all__ = [
     "Coverage",
     "Plan",
     "Quantized",
-    "Selection",
-    "StaticOptions",
+    "QuantSelection",
+    "QuantOptions",
     "coverage",
     "plan",
     "quantize_static",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from graphopt.ir.value import Node, Value
     from graphopt.targets.table import QuantTable, Weighted
 
-__all__ = ["Declined", "Pair", "Plan", "Selection", "plan"]
+__all__ = ["Declined", "Pair", "Plan", "QuantSelection", "plan"]
 
 
 _COARSE = "opset {} has one scale per weight only: accuracy is better from opset {} on, convert the model to it"
@@ -29,7 +29,7 @@ _INSIDE = "it stands in a body or function, where activations are not calibrated
 
 
 @dataclass(frozen=True)
-class Selection:
+class QuantSelection:
     """What the user wants quantized: operator types (none: all), and names of nodes to skip, as shell
     patterns.
 
@@ -86,7 +86,7 @@ class Plan:
         return list(dict.fromkeys(pair.like for pair in self.pairs))
 
 
-def plan(model: Model, table: QuantTable, selection: Selection | None = None, *, per_channel: bool = True) -> Plan:
+def plan(model: Model, table: QuantTable, selection: QuantSelection | None = None, *, per_channel: bool = True) -> Plan:
     """Decide what runs on integers. Linear in the size of the model; reads each weight once.
 
     Without `per_channel`, and where neither opset nor target has it, a weight gets one scale.
@@ -100,7 +100,7 @@ def plan(model: Model, table: QuantTable, selection: Selection | None = None, *,
         if not per_channel:
             result.notes.append(_COARSE.format(opset, table.opset_per_channel))
     safe: set[Node] = set()
-    for node, reason in _chosen(model, table, selection or Selection()):
+    for node, reason in _chosen(model, table, selection or QuantSelection()):
         if reason is None and old:
             reason = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
         found = reason or analyse(node, table.weighted[node.op], table, per_channel=per_channel)
@@ -134,7 +134,7 @@ def _hazard(heavy: Heavy, table: QuantTable, safe: set[Node]) -> str | None:
     return None
 
 
-def _chosen(model: Model, table: QuantTable, selection: Selection) -> list[tuple[Node, str | None]]:
+def _chosen(model: Model, table: QuantTable, selection: QuantSelection) -> list[tuple[Node, str | None]]:
     """All operators that could be quantized, or would be elsewhere, with the reason why they shall not be, if
     any.
     """
@@ -155,7 +155,7 @@ def _candidates(model: Model, table: QuantTable) -> Iterator[tuple[Node, str | N
                 yield node, None if graph.is_main else _INSIDE
 
 
-def _deselected(node: Node, selection: Selection, ends: set[Node]) -> str | None:
+def _deselected(node: Node, selection: QuantSelection, ends: set[Node]) -> str | None:
     if selection.ops and node.op not in selection.ops:
         return f"{node.op} is not among the operators asked for"
     if any(fnmatchcase(node.name, pattern) for pattern in selection.skip):

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphopt.quant.calibrate import Calibration, calibrate
 from graphopt.quant.insert import Placed, insert
-from graphopt.quant.place import Plan, Selection, plan
+from graphopt.quant.place import Plan, QuantSelection, plan
 from graphopt.quant.ranges import check_method, range_of
 from graphopt.targets.cpu import multiplies_bytes_exactly
 from graphopt.verify.feeds import synthesize
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
-__all__ = ["Quantized", "StaticOptions", "quantize_static"]
+__all__ = ["Quantized", "QuantOptions", "quantize_static"]
 
 SYNTHETIC_KEY = "graphopt.calibration"
 SYNTHETIC_BATCHES = 8
@@ -33,7 +33,7 @@ Feeds = Mapping[str, "np.ndarray[Any, Any]"]
 
 
 @dataclass(frozen=True)
-class StaticOptions:
+class QuantOptions:
     """How to quantize. `method` and `percentile` as in `range_of`; `reduce_range`: 7-bit weights, None asks
     the target.
     """
@@ -42,7 +42,7 @@ class StaticOptions:
     percentile: float = 99.99
     per_channel: bool = True
     reduce_range: bool | None = None
-    selection: Selection = field(default_factory=Selection)
+    selection: QuantSelection = field(default_factory=QuantSelection)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def quantize_static(
     model: Model,
     edit: Editor,
     target: Target,
-    options: StaticOptions,
+    options: QuantOptions,
     data: Iterable[Feeds] | None,
     *,
     seed: int = 0,

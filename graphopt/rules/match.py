@@ -7,7 +7,7 @@ alternative or operand order. So an early choice never hides a match, and no pat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,20 +54,23 @@ class Pattern:
     """One compiled left side.
 
     `roots`: (domain, operator) pairs that the first output may come from. `children`: operators that
-    must be among the producers of the root's inputs. `operators`: one set per operator that a model
-    must have at all. `size` counts operators, `operands` their inputs, `depth` the longest chain.
+    must be among the producers of the root's inputs. `size` counts operators, `operands` their inputs,
+    `depth` the longest chain.
     """
 
     def __init__(self, outputs: tuple[Out | Alt, ...], place: str) -> None:
         self.outputs = outputs
         self.roots = frozenset(_roots(outputs[0]))
-        self.children = _children(outputs[0])
-        self.operators = _required(outputs[0])
+        self.children = tuple(n for _, n in _makers(outputs[0].node)) if isinstance(outputs[0], Out) else ()
         self.depth = max(_depth(o) for o in outputs)
         self.size = max(_size(o) for o in outputs)
         self.operands = sum(_operands(o) for o in outputs)
         self._root = _value(outputs[0])
         self._further = _further(outputs, place)
+
+    def possible(self, known: Set[str]) -> bool:
+        """Whether a graph that has only these operators can have a match."""
+        return all(_possible(o, known) for o in self.outputs)
 
     def match(self, facts: Facts, root: oir.Value) -> Match | None:
         """The first match whose first output is `root`, else None."""
@@ -163,10 +166,23 @@ def _value(x: Tensor) -> Matcher:
     if isinstance(x, Literal):
         return _literal(x)
     if isinstance(x, Alt):
-        options = [_value(o) for o in x.options]
-        return lambda v, state, then: any(match(v, state, then) for match in options)
+        return _alternatives(x)
     assert isinstance(x, Out), f"no pattern: {x!r}"
     return _operator(x.node, x.index)
+
+
+def _alternatives(x: Alt) -> Matcher:
+    options = [(frozenset(o.node.ops) if isinstance(o, Out) else None, _value(o)) for o in x.options]
+    by_operator: dict[str | None, list[Matcher]] = {}
+
+    def match(v: Any, state: State, then: Next) -> bool:
+        node = None if v is None else v.producer()
+        name = None if node is None else node.op_type
+        if name not in by_operator:
+            by_operator[name] = [m for names, m in options if names is None or name in names]
+        return any(m(v, state, then) for m in by_operator[name])
+
+    return match
 
 
 def _variable(x: Var) -> Matcher:
@@ -213,11 +229,11 @@ def _literal(x: Literal) -> Matcher:
 
 def _as_bytes(content: Any, dtype: np.dtype[Any]) -> bytes | None:
     """The number rounded to `dtype`, as bytes; None if an integer type cannot hold it."""
-    if dtype.kind in "iu" and content != int(content):
-        return None
     if dtype.kind == "b" and not isinstance(content, bool):
         return None
     try:
+        if dtype.kind in "iu" and content != int(content):
+            return None
         with np.errstate(all="ignore"):
             return np.asarray(content).astype(dtype).tobytes() if dtype.kind not in "iu" else (
                 np.array(int(content), dtype=dtype).tobytes())
@@ -231,7 +247,9 @@ def _operator(expr: OpExpr, index: int) -> Matcher:
     count = len(inputs)
     attrs = _attributes(expr)
     swap = count == 2 and names <= COMMUTATIVE
-    orders = ((0, 1), (1, 0)) if swap else (tuple(range(count)),)
+    makers = _makers(expr)
+    permutations = ((0, 1), (1, 0)) if swap else (tuple(range(count)),)
+    orders = [(order, [(order[i], names) for i, names in makers]) for order in permutations]
     exact_arity = swap and not names.isdisjoint({"Sum", "Max", "Min", "Mean"})
 
     def operands(node: oir.Node, order: tuple[int, ...], state: State, i: int, then: Next) -> bool:
@@ -261,6 +279,9 @@ def _operator(expr: OpExpr, index: int) -> Matcher:
             return False
         if exact_arity and len(node.inputs) != count:
             return False
+        possible = [order for order, wanted in orders if _made_by(node.inputs, wanted)]
+        if not possible:
+            return False
         if domain == "" and state.facts.schema(node) is None:
             return False  # a local function that has the name of an operator
         captured = attrs(node, state)
@@ -270,7 +291,7 @@ def _operator(expr: OpExpr, index: int) -> Matcher:
         state.env.update(captured)
         if capture:
             state.env[capture] = node
-        if any(operands(node, order, state, 0, then) for order in orders):
+        if any(operands(node, order, state, 0, then) for order in possible):
             return True
         del state.nodes[expr]
         for label in captured:
@@ -280,6 +301,26 @@ def _operator(expr: OpExpr, index: int) -> Matcher:
         return False
 
     return match
+
+
+def _makers(expr: OpExpr) -> list[tuple[int, frozenset[str]]]:
+    """For each operand that must come from an operator: its place, and the names that the operator may have."""
+    found: list[tuple[int, frozenset[str]]] = []
+    for i, operand in enumerate(expr.inputs):
+        options = operand.options if isinstance(operand, Alt) else (operand,)
+        if all(isinstance(o, Out) for o in options):
+            found.append((i, frozenset(name for _, name in _roots(operand))))
+    return found
+
+
+def _made_by(inputs: Sequence[oir.Value | None], wanted: list[tuple[int, frozenset[str]]]) -> bool:
+    """Whether the inputs at these places come from operators of these names: a look ahead that saves most attempts."""
+    for position, names in wanted:
+        value = inputs[position] if position < len(inputs) else None
+        producer = None if value is None else value.producer()
+        if producer is None or producer.op_type not in names:
+            return False
+    return True
 
 
 def _attributes(expr: OpExpr) -> Callable[[oir.Node, State], dict[str, Any] | None]:
@@ -336,25 +377,12 @@ def _roots(x: Tensor | None) -> set[tuple[str, str]]:
     return {(x.node.domain, name) for name in x.node.ops} if isinstance(x, Out) else set()
 
 
-def _children(x: Out | Alt) -> tuple[frozenset[str], ...]:
-    """For each operand of the root that must be an operator: the names that it may have."""
+def _possible(x: Tensor | None, known: Set[str]) -> bool:
     if isinstance(x, Alt):
-        return ()
-    found: list[frozenset[str]] = []
-    for operand in x.node.inputs:
-        options = operand.options if isinstance(operand, Alt) else (operand,)
-        if options and all(isinstance(o, Out) for o in options):
-            found.append(frozenset(name for _, name in set().union(*(_roots(o) for o in options))))
-    return tuple(found)
-
-
-def _required(x: Tensor | None) -> frozenset[frozenset[str]]:
-    """Sets of operator names; of each set, a graph that has a match has at least one."""
-    if isinstance(x, Alt):
-        return frozenset.intersection(*(_required(o) for o in x.options))
+        return any(_possible(o, known) for o in x.options)
     if not isinstance(x, Out):
-        return frozenset()
-    return frozenset([frozenset(x.node.ops)]).union(*(_required(i) for i in x.node.inputs))
+        return True
+    return not known.isdisjoint(x.node.ops) and all(_possible(i, known) for i in x.node.inputs)
 
 
 def _depth(x: Tensor | None) -> int:

@@ -21,7 +21,7 @@ from graphopt.targets.table import QuantTable, check_keys, read_quant_table
 __all__ = ["Target", "list_targets", "load_target"]
 
 _FOLDER = Path(__file__).parent
-_KEYS = frozenset({"name", "title", "domains", "emit", "channel_block", "fast_domains", "notes", "quant"})
+_KEYS = frozenset({"name", "title", "domains", "emit", "channel_block", "fast_domains", "notes", "quant", "compiled_by"})
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Target:
     `fast_domains`: those of them whose operators only `-O3` may introduce.
     `emit`: suffixes of the files that it loads. `channel_block`: the multiple of channels its kernels are
     built for. `quant`: its Q/DQ placement, None while there is none. `notes`: what a user should know.
+    `compiled_by`: the runtime installed here whose compiled graph shows which kernels run; None if there is none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Target:
     fast_domains: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     quant: QuantTable | None = None
+    compiled_by: str | None = None
 
     def takes(self, domain: str, opset: int) -> bool:
         """Whether operators of `domain` may be used in a model that imports version `opset` of it."""
@@ -121,5 +123,6 @@ def _target(data: Mapping[str, Any], where: str) -> Target:
         channel_block=int(data.get("channel_block", 1)),
         fast_domains=tuple(data.get("fast_domains", ())),
         notes=tuple(data.get("notes", ())),
+        compiled_by=data.get("compiled_by"),
         quant=read_quant_table(data["quant"], f"{where}, [quant]") if "quant" in data else None,
     )

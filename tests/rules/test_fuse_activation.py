@@ -64,10 +64,9 @@ def test_gelu_of_half_precision() -> None:
     fires(FUSE, model, "gelu_erf", ["Gelu"], by="ort")
 
 
-def test_gelu_with_a_dynamic_rank() -> None:
-    model = activation(f"s = Div(x, c) e = Erf(s) z = Add(e, one) {HALVES['(x·½)·z']}", c=math.sqrt(2))
-    del model.graph.input[0].type.tensor_type.shape.dim[:]
-    model.graph.input[0].type.tensor_type.ClearField("shape")
+def test_gelu_with_an_unknown_rank() -> None:
+    body = f"x = Reshape(u, n) s = Div(x, c) e = Erf(s) z = Add(e, one) {HALVES['(x·½)·z']}"
+    model = activation(body, signature="(float[N,20] u, int64[K] n) => (float[N,20] y)", c=math.sqrt(2))
     declines(FUSE, model, "gelu_erf", "the shape of the replacement is not provably the same")
 
 
@@ -237,7 +236,7 @@ def test_leaky_relu_from_max(body: str) -> None:
     assert outcome.attrs("LeakyRelu")["alpha"] == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("slope", [0.0, -0.5, 1.5, float("nan")])
+@pytest.mark.parametrize("slope", [0.0, -0.5, 1.5])
 def test_slope_that_max_does_not_allow(slope: float) -> None:
     declines(FUSE, activation("m = Mul(x, a) y = Max(x, m)", a=slope), "leaky_relu", "not between zero and one")
 

@@ -16,7 +16,7 @@ from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
 from graphopt.ir.save import to_bytes
 from graphopt.quant.insert import insert
-from graphopt.quant.place import Plan, Selection, plan
+from graphopt.quant.place import Plan, QuantSelection, plan
 from graphopt.quant.ranges import Range
 from graphopt.targets.table import QuantTable
 from graphopt.targets.target import load_target
@@ -390,11 +390,11 @@ def test_a_second_run_finds_nothing_to_do() -> None:
 
 
 def test_selection_by_operator_name_and_end() -> None:
-    p = plan(residual(), ORT, Selection(ops=("Conv",)))
+    p = plan(residual(), ORT, QuantSelection(ops=("Conv",)))
     assert reasons(p) == {"y": "Gemm is not among the operators asked for"}
-    p = plan(residual(), ORT, Selection(skip=("d*",)))
+    p = plan(residual(), ORT, QuantSelection(skip=("d*",)))
     assert reasons(p) == {"d": "its name was to be skipped"}
-    p = plan(residual(), ORT, Selection(ends=False))
+    p = plan(residual(), ORT, QuantSelection(ends=False))
     assert reasons(p) == dict.fromkeys("cy", "the first and the last layer were to stay float")
 
 
