@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from graphopt.ir.edit import Change, Decline, Editor, Rewrite
     from graphopt.ir.model import Model
     from graphopt.ir.value import DType, Graph, Node, Value
-    from graphopt.quant.static import Quantized, QuantOptions, QuantSelection, quantize_static
+    from graphopt.quant.place import QuantSelection
+    from graphopt.quant.static import Quantized, QuantOptions, quantize_static
     from graphopt.report.report import Report
     from graphopt.rules.expr import ANY, Attr, Const, Domain, Tensor, approx, op, product, require, scaled, total
     from graphopt.rules.rule import Accuracy, Rule, rule, rules_in
@@ -52,7 +53,8 @@ _HOMES = {
     "graphopt.ir.edit": "Change Decline Editor Rewrite",
     "graphopt.ir.model": "Model",
     "graphopt.ir.value": "DType Graph Node Value",
-    "graphopt.quant.static": "QuantOptions QuantSelection Quantized quantize_static",
+    "graphopt.quant.place": "QuantSelection",
+    "graphopt.quant.static": "QuantOptions Quantized quantize_static",
     "graphopt.report.report": "Report",
     "graphopt.rules.expr": "ANY Attr Const Domain Tensor approx op product require scaled total",
     "graphopt.rules.rule": "Accuracy Rule rule rules_in",

@@ -150,7 +150,7 @@ def merge_nodes(ctx: Context) -> None:
 
 
 def _merge(ctx: Context, first: Node, node: Node) -> None:
-    with ctx.rewrite("cleanup.common_subexpression", at=node) as rewrite:
+    with ctx.rewrite("cleanup.common_subexpression", at=node, same_type=False) as rewrite:
         for kept, dropped in zip(first.outputs, node.outputs, strict=True):
             rewrite.replace(dropped, kept)
 

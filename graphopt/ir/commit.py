@@ -31,7 +31,7 @@ def apply(editor: Editor, draft: Draft) -> Change:
     _insert(editor, draft, anchor)
     before, moved = _redirect(draft)
     _rename(editor, draft, renames)
-    _describe(editor, draft)
+    _describe(draft)
     removed, freed = _sweep(editor, _candidates(draft, before))
     for value in before:
         if value.producer() is None and not count_uses(value):
@@ -248,7 +248,7 @@ def _rename(editor: Editor, draft: Draft, renames: list[tuple[oir.Value, oir.Val
             new.type, new.shape = old.type, old.shape  # what the file declares of it stays declared
 
 
-def _describe(editor: Editor, draft: Draft) -> None:
+def _describe(draft: Draft) -> None:
     """Write provenance: which rule made a node, from which nodes, with what these carried along."""
     if not draft.nodes:
         return

@@ -50,6 +50,15 @@ class Dim:
         return Dim((((_Symbol(name, True),), 1),))
 
     @staticmethod
+    def derived(name: str, value: Dim, *parameters: int) -> Dim:
+        """A size of which only this is known: that it is some function, `name`, of `value` and `parameters`."""
+        text = f"{name}({', '.join(map(str, (value, *parameters)))})"
+        exact = f"{name}:{value._terms!r}:{parameters}"
+        if len(exact) > _MAX_NAME:
+            raise OverflowError("a size with too long an expression")
+        return Dim((((_Symbol(text, True, exact),), 1),))
+
+    @staticmethod
     def unknown(name: str, *, size: bool = True) -> Dim:
         """An integer equal to nothing but itself; the caller sees to it that `name` is used once."""
         return Dim((((_Symbol(name, size, "?"),), 1),))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as oir
 
 
-class Decline(Exception):  # noqa: N818 - not an error: the rewrite does not apply here
+class Decline(Exception):
     """This rewrite does not apply here; `reason` says why, in words that can be counted."""
 
     def __init__(self, reason: str) -> None:
@@ -16,7 +16,7 @@ class Decline(Exception):  # noqa: N818 - not an error: the rewrite does not app
         self.reason = reason
 
 
-class StopRewriting(Exception):  # noqa: N818 - not an error: a limit that the user set was reached
+class StopRewriting(Exception):
     """The journal has reached the number given by `--stop-after`."""
 
 

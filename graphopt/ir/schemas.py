@@ -91,7 +91,12 @@ def check_arity(schema: onnx.defs.OpSchema, inputs: int, outputs: int) -> None:
 
 @functools.cache
 def misuse(
-    domain: str, op_type: str, version: int, given: tuple[bool, ...], outputs: int, attributes: frozenset[tuple[str, int]]
+    domain: str,
+    op_type: str,
+    version: int,
+    given: tuple[bool, ...],
+    outputs: int,
+    attributes: frozenset[tuple[str, int]],
 ) -> str | None:
     """Why a node cannot be what its operator's schema says; None if it can, or if there is no schema.
 
@@ -111,7 +116,8 @@ def misuse(
     for name, kind in attributes:
         if name not in schema.attributes:
             return f"{op_type} has no attribute {name!r} at opset {version}"
-        if int(schema.attributes[name].type.value) != kind:
+        wanted: object = schema.attributes[name].type
+        if wanted != kind:
             return f"the attribute {name!r} of {op_type} has another type"
     present_names = {name for name, _ in attributes}
     for name, attribute in schema.attributes.items():

@@ -67,8 +67,8 @@ def _reshape(site: Site) -> Sequence[Shape | None]:
         return [tuple(result)]
     at = result.index(None)
     others = product([size for size in result if size is not None])
-    # With -1 the others cannot be 0, or the operator fails; without it that must be known.
-    if at == inferred or at_least(others, 1):
+    # With -1 the others cannot be 0, or the operator fails; otherwise, or with allowzero, that must be known.
+    if (at == inferred and copies) or at_least(others, 1):
         quotient = exact_quotient(product(total), others)
         if quotient is None and isinstance(others, int) and others > 0:
             quotient = product(total) // others

@@ -37,8 +37,12 @@ def _scaled(size: Size, scale: float) -> Size:
     return size * numerator // denominator
 
 
-def _window(site: Site, kernel: Sequence[Size], channels: Size) -> Sequence[Shape | None]:
-    """Convolution and pooling: each spatial size is floor((size + padding − window) / stride) + 1."""
+def _window(site: Site, kernel: Sequence[Size], channels: Size, *, pools: bool) -> Sequence[Shape | None]:
+    """Convolution and pooling: each spatial size is floor((size + padding − window) / stride) + 1.
+
+    Where the window does not fit even once, convolutions fail, but pooling operators of some runtimes round
+    toward zero and give 1: then nothing is claimed but that equal inputs have equal results.
+    """
     shape = site.shape(0)
     if shape is None or len(shape) != len(kernel) + 2:
         return ()
@@ -54,14 +58,17 @@ def _window(site: Site, kernel: Sequence[Size], channels: Size) -> Sequence[Shap
         elif auto in ("SAME_UPPER", "SAME_LOWER"):
             result.append((size + (strides[i] - 1)) // strides[i])
         else:
-            padding = 0 if auto == "VALID" else pads[i] + pads[i + count]
-            result.append((size + (padding - (window - 1) * dilations[i] - 1)) // strides[i] + 1)
+            room = (0 if auto == "VALID" else pads[i] + pads[i + count]) - (window - 1) * dilations[i] - 1
+            if pools and strides[i] > 1 and room < -1:
+                result.append(Dim.derived("pooled", size, room, strides[i]))
+            else:
+                result.append((size + room) // strides[i] + 1)
     return [tuple(result)]
 
 
 def conv(site: Site) -> Sequence[Shape | None]:
     weight = site.shape(1)
-    return () if weight is None else _window(site, weight[2:], weight[0])
+    return () if weight is None else _window(site, weight[2:], weight[0], pools=False)
 
 
 def conv_transpose(site: Site) -> Sequence[Shape | None]:
@@ -89,7 +96,7 @@ def pool(site: Site) -> Sequence[Shape | None]:
     shape, kernel = site.shape(0), site.attr("kernel_shape")
     if site.attr("ceil_mode", 0) or kernel is None or shape is None or len(shape) < 2:
         return ()
-    found = _window(site, kernel, shape[1])
+    found = _window(site, kernel, shape[1], pools=True)
     return [*found, *found] if site.outputs > 1 else found
 
 

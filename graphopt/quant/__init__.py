@@ -7,9 +7,9 @@ from graphopt.quant.static import Quantized, QuantOptions, quantize_static
 __all__ = [
     "Coverage",
     "Plan",
-    "Quantized",
-    "QuantSelection",
     "QuantOptions",
+    "QuantSelection",
+    "Quantized",
     "coverage",
     "plan",
     "quantize_static",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
-__all__ = ["Quantized", "QuantOptions", "quantize_static"]
+__all__ = ["QuantOptions", "Quantized", "quantize_static"]
 
 SYNTHETIC_KEY = "graphopt.calibration"
 SYNTHETIC_BATCHES = 8

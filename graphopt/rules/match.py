@@ -16,6 +16,7 @@ import onnx_ir as oir
 
 from graphopt.errors import RuleError
 from graphopt.ir.facts import Facts
+from graphopt.rules import outline
 from graphopt.rules.expr import ANY, Alt, AttrVar, Literal, OpExpr, Out, Tensor, Var
 
 COMMUTATIVE = frozenset(
@@ -60,17 +61,17 @@ class Pattern:
 
     def __init__(self, outputs: tuple[Out | Alt, ...], place: str) -> None:
         self.outputs = outputs
-        self.roots = frozenset(_roots(outputs[0]))
+        self.roots = frozenset(outline.roots(outputs[0]))
         self.children = tuple(n for _, n in _makers(outputs[0].node)) if isinstance(outputs[0], Out) else ()
-        self.depth = max(_depth(o) for o in outputs)
-        self.size = max(_size(o) for o in outputs)
-        self.operands = sum(_operands(o) for o in outputs)
+        self.depth = max(outline.depth(o) for o in outputs)
+        self.size = max(outline.size(o) for o in outputs)
+        self.operands = sum(outline.operands(o) for o in outputs)
         self._root = _value(outputs[0])
         self._further = _further(outputs, place)
 
     def possible(self, known: Set[str]) -> bool:
         """Whether a graph that has only these operators can have a match."""
-        return all(_possible(o, known) for o in self.outputs)
+        return all(outline.possible(o, known) for o in self.outputs)
 
     def match(self, facts: Facts, root: oir.Value) -> Match | None:
         """The first match whose first output is `root`, else None."""
@@ -216,12 +217,10 @@ def _literal(x: Literal) -> Matcher:
         dtype = splat.dtype
         if dtype not in rounded:
             rounded[dtype] = _as_bytes(content, dtype)
-        return rounded[dtype] == splat.tobytes()
+        return bool(rounded[dtype] == splat.tobytes())
 
     def match(v: Any, state: State, then: Next) -> bool:
-        if v is None:
-            return False
-        splat = state.facts.splat(v)
+        splat = None if v is None else state.facts.splat(v)
         return splat is not None and equals(splat) and then()
 
     return match
@@ -232,11 +231,10 @@ def _as_bytes(content: Any, dtype: np.dtype[Any]) -> bytes | None:
     if dtype.kind == "b" and not isinstance(content, bool):
         return None
     try:
-        if dtype.kind in "iu" and content != int(content):
-            return None
+        if dtype.kind in "iu":
+            return np.array(int(content), dtype=dtype).tobytes() if content == int(content) else None
         with np.errstate(all="ignore"):
-            return np.asarray(content).astype(dtype).tobytes() if dtype.kind not in "iu" else (
-                np.array(int(content), dtype=dtype).tobytes())
+            return np.asarray(content).astype(dtype).tobytes()
     except (OverflowError, ValueError, TypeError):
         return None
 
@@ -277,10 +275,8 @@ def _operator(expr: OpExpr, index: int) -> Matcher:
             return False
         if len(node.inputs) > count and any(x is not None for x in node.inputs[count:]):
             return False
-        if exact_arity and len(node.inputs) != count:
-            return False
         possible = [order for order, wanted in orders if _made_by(node.inputs, wanted)]
-        if not possible:
+        if not possible or (exact_arity and len(node.inputs) != count):
             return False
         if domain == "" and state.facts.schema(node) is None:
             return False  # a local function that has the name of an operator
@@ -309,7 +305,7 @@ def _makers(expr: OpExpr) -> list[tuple[int, frozenset[str]]]:
     for i, operand in enumerate(expr.inputs):
         options = operand.options if isinstance(operand, Alt) else (operand,)
         if all(isinstance(o, Out) for o in options):
-            found.append((i, frozenset(name for _, name in _roots(operand))))
+            found.append((i, frozenset(name for _, name in outline.roots(operand))))
     return found
 
 
@@ -366,38 +362,3 @@ def same_attribute(a: Any, b: Any) -> bool:
     if isinstance(a, oir.TensorProtocol) or isinstance(b, oir.TensorProtocol):
         return a is b
     return bool(a == b) and isinstance(a, str) == isinstance(b, str)
-
-
-# -- what is known of a pattern before it is tried ------------------------------------------------
-
-
-def _roots(x: Tensor | None) -> set[tuple[str, str]]:
-    if isinstance(x, Alt):
-        return set().union(*(_roots(o) for o in x.options))
-    return {(x.node.domain, name) for name in x.node.ops} if isinstance(x, Out) else set()
-
-
-def _possible(x: Tensor | None, known: Set[str]) -> bool:
-    if isinstance(x, Alt):
-        return any(_possible(o, known) for o in x.options)
-    if not isinstance(x, Out):
-        return True
-    return not known.isdisjoint(x.node.ops) and all(_possible(i, known) for i in x.node.inputs)
-
-
-def _depth(x: Tensor | None) -> int:
-    if isinstance(x, Alt):
-        return max(_depth(o) for o in x.options)
-    return 1 + max((_depth(i) for i in x.node.inputs), default=0) if isinstance(x, Out) else 0
-
-
-def _size(x: Tensor | None) -> int:
-    if isinstance(x, Alt):
-        return max(_size(o) for o in x.options)
-    return 1 + sum(_size(i) for i in x.node.inputs) if isinstance(x, Out) else 0
-
-
-def _operands(x: Tensor | None) -> int:
-    if isinstance(x, Alt):
-        return max(_operands(o) for o in x.options)
-    return len(x.node.inputs) + sum(_operands(i) for i in x.node.inputs) if isinstance(x, Out) else 0

@@ -21,7 +21,9 @@ from graphopt.targets.table import QuantTable, check_keys, read_quant_table
 __all__ = ["Target", "list_targets", "load_target"]
 
 _FOLDER = Path(__file__).parent
-_KEYS = frozenset({"name", "title", "domains", "emit", "channel_block", "fast_domains", "notes", "quant", "compiled_by"})
+_KEYS = frozenset(
+    {"name", "title", "domains", "emit", "channel_block", "fast_domains", "notes", "quant", "compiled_by"}
+)
 
 
 @dataclass(frozen=True)

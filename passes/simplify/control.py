@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt import Context, Decline, Graph, Node, Rewrite, Value, require
+from graphopt import Context, Graph, Node, Rewrite, Value, require
 
 
 def inline_branches(ctx: Context) -> None:
@@ -11,12 +11,9 @@ def inline_branches(ctx: Context) -> None:
         for node in graph.nodes:
             if node.op != "If" or not node.is_standard or not node.alive:
                 continue
-            try:
-                # The type of an If is what both branches have in common; that of the branch taken says more.
-                with ctx.edit.rewrite("simplify.if_constant", at=node, same_type=False) as rewrite:
-                    _inline(rewrite, node)
-            except Decline as declined:
-                ctx.decline("simplify.if_constant", node, declined.reason)
+            # The type of an If is what both branches have in common; that of the branch taken says more.
+            with ctx.rewrite("simplify.if_constant", at=node, same_type=False) as rewrite:
+                _inline(rewrite, node)
 
 
 def _inline(rewrite: Rewrite, node: Node) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt import Context, Decline, Node, Rewrite, Value, require
+from graphopt import Context, Node, Rewrite, Value, require
 
 _STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
 _KEEPS_ZEROS = frozenset(
@@ -16,11 +16,8 @@ def drop_zero_states(ctx: Context) -> None:
         for node in graph.nodes:
             if node.op not in _STATES or not node.is_standard:
                 continue
-            try:
-                with ctx.edit.rewrite("simplify.zero_state", at=node) as rewrite:
-                    _drop(rewrite, node)
-            except Decline as declined:
-                ctx.decline("simplify.zero_state", node, declined.reason)
+            with ctx.rewrite("simplify.zero_state", at=node) as rewrite:
+                _drop(rewrite, node)
 
 
 def _drop(rewrite: Rewrite, node: Node) -> None:

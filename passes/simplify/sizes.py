@@ -11,7 +11,7 @@ from collections.abc import Hashable
 import numpy as np
 from graphopt_passes.simplify.reading import fixed
 
-from graphopt import Context, Decline, DType, Node, Value
+from graphopt import Context, DType, Node, Value
 
 _INTEGERS = (DType.INT64, DType.INT32)
 _NAMES = ("Constant", "Identity")  # their results are no computations
@@ -65,8 +65,5 @@ def _is_read_by_others(value: Value) -> bool:
 
 
 def _replace(ctx: Context, name: str, node: Node, old: Value, new: Value | np.ndarray) -> None:
-    try:
-        with ctx.edit.rewrite(f"simplify.{name}", at=node) as rewrite:
-            rewrite.replace(old, rewrite.constant(new, old.name) if isinstance(new, np.ndarray) else new)
-    except Decline as declined:
-        ctx.decline(f"simplify.{name}", node, declined.reason)
+    with ctx.rewrite(f"simplify.{name}", at=node) as rewrite:
+        rewrite.replace(old, rewrite.constant(new, old.name) if isinstance(new, np.ndarray) else new)

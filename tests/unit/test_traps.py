@@ -153,7 +153,7 @@ def test_a_fifo_as_external_data_does_not_hang(tmp_path: Path) -> None:
     path = external(tmp_path / "in")
     (path.parent / "weights.bin").unlink()
     os.mkfifo(path.parent / "weights.bin")
-    with pytest.raises(graphopt.ModelError, match="weights.bin"):
+    with pytest.raises(graphopt.ModelError, match=r"weights\.bin"):
         graphopt.optimize(path)
 
 
