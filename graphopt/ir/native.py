@@ -185,7 +185,8 @@ def _plain(error: Exception) -> str:
 def infer_model(proto: onnx.ModelProto) -> tuple[onnx.ModelProto | None, str | None]:
     """Infer a whole model, or say why that failed.
 
-    Without data propagation: onnx follows shape tensors of any length, so a chain of doubling Concats hangs it.
+    Without data propagation: onnx follows shape tensors of any length, so that a chain of doubling Concats hangs it,
+    and takes a Reshape to a size that may be 0 for one to that size.
     """
     try:
         return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=False), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphopt.ir.dims import Dim, Shape, exact_quotient
+from graphopt.ir.dims import Dim, Shape, at_least, exact_quotient
 from graphopt.ir.site import Site, Size, axis_of
 
 
@@ -59,7 +59,7 @@ def _window(site: Site, kernel: Sequence[Size], channels: Size, *, pools: bool) 
             result.append((size + (strides[i] - 1)) // strides[i])
         else:
             room = (0 if auto == "VALID" else pads[i] + pads[i + count]) - (window - 1) * dilations[i] - 1
-            if pools and strides[i] > 1 and room < -1:
+            if pools and strides[i] > 1 and not at_least(size + room, 0):
                 result.append(Dim.derived("pooled", size, room, strides[i]))
             else:
                 result.append((size + room) // strides[i] + 1)

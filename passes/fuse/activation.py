@@ -26,8 +26,7 @@ def _gelu_erf(x: Tensor) -> Tensor:
 @rule(_gelu_erf, shapes={"x": "N C"})
 def gelu_erf(x: Tensor) -> Tensor:
     """Half of x times one plus the error function of x over √2 is Gelu."""
-    result: Tensor = op.Gelu(x)
-    return result
+    return op.Gelu(x)
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -41,8 +40,7 @@ def _gelu_tanh(x: Tensor) -> Tensor:
 @rule(_gelu_tanh, shapes={"x": "N C"})
 def gelu_tanh(x: Tensor) -> Tensor:
     """Half of x times one plus tanh of √(2/π)·(x + 0.044715·x³) is Gelu in its tanh approximation."""
-    result: Tensor = op.Gelu(x, approximate="tanh")
-    return result
+    return op.Gelu(x, approximate="tanh")
 
 
 def _swish(x: Tensor, alpha: Const) -> Tensor:
@@ -52,28 +50,24 @@ def _swish(x: Tensor, alpha: Const) -> Tensor:
 @rule(_swish, shapes={"x": "N C", "alpha": ""})
 def swish(x: Tensor, alpha: Tensor | None) -> Tensor:
     """x times the sigmoid of a multiple of x is Swish."""
-    result: Tensor = op.Swish(x, alpha=1.0 if alpha is None else _attribute(alpha))
-    return result
+    return op.Swish(x, alpha=1.0 if alpha is None else _attribute(alpha))
 
 
 @rule(lambda x: x * op.Tanh(op.Softplus(x)), shapes={"x": "N C"})
 def mish(x: Tensor) -> Tensor:
     """x times tanh of Softplus is Mish."""
-    result: Tensor = op.Mish(x)
-    return result
+    return op.Mish(x)
 
 
 @rule(lambda x: op.Log(1 + op.Exp(x)), accuracy="fast", shapes={"x": "N C"})
 def softplus(x: Tensor) -> Tensor:
     """The logarithm of one plus the exponential is Softplus, which does not overflow."""
     _require_kernel(x)
-    result: Tensor = op.Softplus(x)
-    return result
+    return op.Softplus(x)
 
 
 def _clip(x: Tensor, low: float, high: float) -> Tensor:
-    clipped: Tensor = op.Clip(x, low, high) | op.Clip(x, min=low, max=high)
-    return clipped
+    return op.Clip(x, low, high) | op.Clip(x, min=low, max=high)
 
 
 def _hard_sigmoid(x: Tensor, slope: Const, offset: Const) -> Tensor:
@@ -86,8 +80,7 @@ def hard_sigmoid(x: Tensor, slope: Tensor | None, offset: Tensor | None) -> Tens
     _require_kernel(x)
     alpha = _SIXTH if slope is None else _attribute(slope)
     beta = 0.5 if offset is None else _attribute(offset)
-    result: Tensor = op.HardSigmoid(x, alpha=alpha, beta=beta)
-    return result
+    return op.HardSigmoid(x, alpha=alpha, beta=beta)
 
 
 def _hard_swish(x: Tensor, add: Node) -> Tensor:
@@ -107,13 +100,11 @@ def hard_swish(x: Tensor, add: Node | None) -> Tensor:
     _require_kernel(x)
     if add is not None and add.version < 14:
         return x * op.HardSigmoid(x, alpha=_SIXTH, beta=0.5)
-    result: Tensor = op.HardSwish(x)
-    return result
+    return op.HardSwish(x)
 
 
 def _max(x: Tensor, slope: Const) -> Tensor:
-    larger: Tensor = op.Max(x, x * slope)
-    return larger
+    return op.Max(x, x * slope)
 
 
 @rule(_max, shapes={"x": "N C", "slope": ""})
@@ -121,8 +112,7 @@ def leaky_relu(x: Tensor, slope: Tensor) -> Tensor:
     """The larger of x and a positive fraction of x is LeakyRelu."""
     alpha = _attribute(slope)
     require(0 < alpha < 1, "the slope is not between zero and one")
-    result: Tensor = op.LeakyRelu(x, alpha=alpha)
-    return result
+    return op.LeakyRelu(x, alpha=alpha)
 
 
 def _by_sign(x: Tensor, slope: Const) -> Tensor:
@@ -134,13 +124,12 @@ def _by_sign(x: Tensor, slope: Const) -> Tensor:
 @rule(_by_sign, shapes={"x": "N C", "slope": ""})
 def leaky_relu_where(x: Tensor, slope: Tensor) -> Tensor:
     """x where it is positive, and else a multiple of x, is LeakyRelu, or PRelu if the slopes differ."""
+    require(x.dtype.is_floating_point(), "integers have no slope")
     require(bool(np.isfinite(slope.array.astype(np.float64)).all()), "a slope is not finite")
     if slope.value.splat is not None:
-        leaky: Tensor = op.LeakyRelu(x, alpha=_attribute(slope))
-        return leaky
+        return op.LeakyRelu(x, alpha=_attribute(slope))
     require(slope.broadcasts_into(x), "the slopes may raise the size of x")
-    result: Tensor = op.PRelu(x, slope)
-    return result
+    return op.PRelu(x, slope)
 
 
 def _attribute(constant: Tensor) -> float:

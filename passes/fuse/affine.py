@@ -38,8 +38,7 @@ def factor(mul: Tensor | None, div: Tensor | None, axis: int, of: Tensor, channe
     if mul is not None:
         return per_channel(mul, axis, of, channels)
     assert div is not None
-    inverse: Tensor = op.Reciprocal(per_channel(div, axis, of, channels))
-    return inverse
+    return op.Reciprocal(per_channel(div, axis, of, channels))
 
 
 def batch_norm(

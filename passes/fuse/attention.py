@@ -7,12 +7,12 @@ scale, no empty heads, a mask that is broadcast along batch and heads only.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from graphopt_passes.fuse.affine import require_finite
+from graphopt_passes.fuse.again import again
 
-from graphopt import Attr, Const, Dim, DType, Node, Tensor, op, require, rule
+from graphopt import Attr, Const, Decline, Dim, DType, Node, Tensor, op, require, rule
 
 _VISIBLE = -1e4  # exporters hide a key with less; a row without any visible key is zeros in the kernel
 _SHAPES = {"q": "B H S D", "k": "B H T D", "v": "B H T E", "mask": "1 1 S T"}
@@ -65,15 +65,15 @@ def _attention(
     require(q.dtype != DType.DOUBLE, "the scale is a float32")
     require(axis in (-1, rank - 1), "the softmax is not over the keys")
     order = list(perm) if perm is not None else list(range(rank))[::-1]
+    require(sorted(order) == list(range(rank)), "the transpose is not well formed")
     order[-2:] = order[:-3:-1]
     size = [k.shape[a] for a in order]
     _require_kernel(q, size, v)
     if mask is not None:
         _require_mask(mask, q, size)
     keys = k if order == list(range(rank)) else op.Transpose(k, perm=order)
-    heads: dict[str, Any] = {"q_num_heads": 1, "kv_num_heads": 1} if rank == 3 else {}
-    result: Tensor = op.Attention(q, keys, v, mask, scale=scale, **heads)
-    return result
+    heads = 1 if rank == 3 else None
+    return op.Attention(q, keys, v, mask, scale=scale, q_num_heads=heads, kv_num_heads=heads)
 
 
 def _scale(factors: tuple[Tensor | None, ...], divisors: tuple[Tensor | None, ...]) -> float:
@@ -117,8 +117,7 @@ def _split_and_joined(
     keys = op.Transpose(k_heads.bind(op.Reshape(k, k_size, ...)), perm=_SPLIT)
     values = op.Transpose(v_heads.bind(op.Reshape(v, v_size, ...)), perm=_SPLIT)
     y = node.bind(op.Attention(queries, keys, values, mask, ...))
-    joined: Tensor = op.Reshape(op.Transpose(y, perm=_SPLIT), size, ...)
-    return joined
+    return op.Reshape(op.Transpose(y, perm=_SPLIT), size, ...)
 
 
 @rule(_split_and_joined, shapes={"q": "B S E", "k": "B T E", "v": "B T E"})
@@ -130,9 +129,7 @@ def attention_heads(
     del q_size, k_size, v_size, size  # the shapes that they ask for are checked instead
     queries, keys, values = _heads(q, q_heads), _heads(k, k_heads), _heads(v, v_heads)
     require(keys == values, "keys and values have different numbers of heads")
-    attrs = {**node.attrs, "q_num_heads": queries, "kv_num_heads": keys}
-    result: Tensor = op.Attention(q, k, v, mask, **attrs)
-    return result
+    return again(node, q, k, v, mask, q_num_heads=queries, kv_num_heads=keys)
 
 
 def _heads(x: Tensor, reshape: Node) -> int:
@@ -142,6 +139,7 @@ def _heads(x: Tensor, reshape: Node) -> int:
     assert split is not None
     heads, width, whole = split[2], split[3], shape[2]
     require(None not in shape[:2] and shape[:2] == split[:2], "the Reshape may change batch or sequence")
-    require(isinstance(heads, int) and isinstance(width, int), "the number of heads or their size is not known")
-    require(isinstance(heads, int) and isinstance(width, int) and heads * width == whole, "the Reshape drops elements")
-    return int(split[2])  # type: ignore[arg-type]
+    if not isinstance(heads, int) or not isinstance(width, int):
+        raise Decline("the number of heads or their size is not known")
+    require(heads * width == whole, "the Reshape does not split the last axis alone")
+    return heads

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from graphopt_passes.fuse.affine import batch_norm, factor, per_channel
-from graphopt_passes.fuse.convolution import CONVOLUTIONS, channels_out, convolve, scale_outputs
+from graphopt_passes.fuse.again import again
+from graphopt_passes.fuse.convolution import CONVOLUTIONS, channels_out, scale_outputs
 
 from graphopt import ANY, Attr, Const, Node, Tensor, op, rule
 
@@ -25,7 +26,7 @@ def conv_bn(
 ) -> Tensor:
     """BatchNormalization after a convolution scales its weights and its bias, and shifts the bias."""
     scale, shift = batch_norm(bn, gamma, beta, mean, var, eps, like=w)
-    return convolve(conv, x, scale_outputs(conv, w, scale), shift if b is None else b * scale + shift)
+    return again(conv, x, scale_outputs(conv, w, scale), shift if b is None else b * scale + shift)
 
 
 def _then_scale(x: Tensor, w: Const, b: Const | None, mul: Const, div: Const, conv: Node) -> Tensor:
@@ -39,7 +40,7 @@ def conv_scale(
 ) -> Tensor:
     """A constant factor or divisor per channel after a convolution scales its weights and its bias."""
     scale = factor(mul, div, 1, w, channels_out(conv, w))
-    return convolve(conv, x, scale_outputs(conv, w, scale), None if b is None else b * scale)
+    return again(conv, x, scale_outputs(conv, w, scale), None if b is None else b * scale)
 
 
 def _then_shift(
@@ -58,7 +59,7 @@ def conv_shift(
     constant = next(c for c in (add, sub, minuend) if c is not None)
     shift = per_channel(constant, 1, w, channels_out(conv, w))
     if minuend is not None:
-        return convolve(conv, x, -w, shift if b is None else shift - b)
+        return again(conv, x, -w, shift if b is None else shift - b)
     if sub is not None:
         shift = -shift
-    return convolve(conv, x, w, shift if b is None else b + shift)
+    return again(conv, x, w, shift if b is None else b + shift)

@@ -11,19 +11,15 @@ from graphopt import Node, Tensor, op, require
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
-def convolve(conv: Node, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    """The same convolution with other operands."""
-    result: Tensor = getattr(op, conv.op)(x, w, b, **conv.attrs)
-    return result
-
-
 def channels_out(conv: Node, w: Tensor) -> int:
     """Output channels: weights are [out, in / group, …] for Conv, [in, out / group, …] for ConvTranspose."""
+    _require_weights(w)
     return dims(w)[0] if conv.op == "Conv" else dims(w)[1] * _group(conv)
 
 
 def channels_in(conv: Node, w: Tensor) -> int:
     """Input channels."""
+    _require_weights(w)
     return dims(w)[1] * _group(conv) if conv.op == "Conv" else dims(w)[0]
 
 
@@ -39,13 +35,13 @@ def scale_inputs(conv: Node, w: Tensor, scale: Tensor) -> Tensor:
 
 def response(conv: Node, w: Tensor, level: Tensor) -> Tensor:
     """What a Conv without padding and bias gives, per channel, for an input with `level` in each channel."""
+    _require_weights(w)
     out, inner, *kernel = dims(w)
     group, taps = _group(conv), math.prod(kernel)
     rows = op.Reshape(w, [group, out // group, inner * taps])
     repeated = op.Expand(op.Reshape(level, [group, inner, 1]), [group, inner, taps])
     column = op.Reshape(repeated, [group, inner * taps, 1])
-    result: Tensor = op.Reshape(op.MatMul(rows, column), [out])
-    return result
+    return op.Reshape(op.MatMul(rows, column), [out])
 
 
 def padding(conv: Node, spatial: int) -> list[int]:
@@ -54,23 +50,29 @@ def padding(conv: Node, spatial: int) -> list[int]:
     require(auto in ("NOTSET", "VALID"), "auto_pad makes the padding depend on the size of the input")
     if auto == "VALID" or not pads:
         return [0] * (2 * spatial)
-    require(isinstance(pads, list | tuple), "the padding is a parameter of the function")
+    known = isinstance(pads, list | tuple) and len(pads) == 2 * spatial
+    require(known, "the padding is not well formed, or a parameter of the function")
     return list(pads)
 
 
 def _group(conv: Node) -> int:
     group = conv.attr("group", 1)
-    require(isinstance(group, int), "the number of groups is a parameter of the function")
+    require(isinstance(group, int) and group > 0, "the number of groups is not known")
     return int(group)
 
 
+def _require_weights(w: Tensor) -> None:
+    require(w.rank >= 3, "the weights have no spatial axes")
+
+
 def _scale_first_axis(w: Tensor, scale: Tensor) -> Tensor:
+    _require_weights(w)
     return w * op.Reshape(scale, [-1] + [1] * (w.rank - 1))
 
 
 def _scale_second_axis(w: Tensor, scale: Tensor, group: int) -> Tensor:
     """Weights [group · a, b, …] times a scale [group · b]: each group has a part of it of its own."""
+    _require_weights(w)
     first, second, *kernel = dims(w)
     blocks = op.Reshape(w, [group, first // group, second, math.prod(kernel)])
-    result: Tensor = op.Reshape(blocks * op.Reshape(scale, [group, 1, second, 1]), list(dims(w)))
-    return result
+    return op.Reshape(blocks * op.Reshape(scale, [group, 1, second, 1]), list(dims(w)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel
+from graphopt_passes.fuse.again import again
 
 from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
 
@@ -25,7 +26,7 @@ def gemm_bn(
     """BatchNormalization after Gemm scales its weights and its bias, and shifts the bias."""
     scale, shift = batch_norm(bn, gamma, beta, mean, var, eps, like=w)
     bias = _bias(gemm, b, w)
-    return _gemm(gemm, x, _scale_columns(gemm, w, scale), shift if bias is None else bias * scale + shift)
+    return again(gemm, x, _scale_columns(gemm, w, scale), shift if bias is None else bias * scale + shift, beta=None)
 
 
 def _then_scale(x: Tensor, w: Const, b: Const | None, mul: Const, div: Const, gemm: Node) -> Tensor:
@@ -41,7 +42,7 @@ def gemm_scale(
     _require_own(w)
     scale = factor(mul, div, 1, w, _columns(gemm, w))
     bias = _bias(gemm, b, w)
-    return _gemm(gemm, x, _scale_columns(gemm, w, scale), None if bias is None else bias * scale)
+    return again(gemm, x, _scale_columns(gemm, w, scale), None if bias is None else bias * scale, beta=None)
 
 
 def _then_shift(
@@ -61,10 +62,10 @@ def gemm_shift(
     shift = per_channel(constant, 1, w, _columns(gemm, w))
     bias = _bias(gemm, b, w)
     if minuend is not None:
-        return _gemm(gemm, x, w, shift if bias is None else shift - bias, alpha=-_number(gemm, "alpha", 1.0))
+        return again(gemm, x, w, shift if bias is None else shift - bias, alpha=-_number(gemm, "alpha", 1.0), beta=None)
     if sub is not None:
         shift = -shift
-    return _gemm(gemm, x, w, shift if bias is None else bias + shift)
+    return again(gemm, x, w, shift if bias is None else bias + shift, beta=None)
 
 
 def _after_bn(
@@ -81,13 +82,14 @@ def bn_gemm(
     eps: float, gemm: Node, bn: Node,
 ) -> Tensor:
     """BatchNormalization before Gemm scales its weights and shifts its bias."""
+    require(w.rank == 2, "the weights are no matrix")
     scale, shift = batch_norm(bn, gamma, beta, mean, var, eps, like=w)
     trans, alpha = _number(gemm, "transB", 0), _number(gemm, "alpha", 1.0)
     matrix = op.Transpose(w, perm=[1, 0]) if trans else w
     extra = op.MatMul(shift, matrix) * alpha
     bias = _bias(gemm, b, w)
     rows = w * op.Reshape(scale, [1, -1] if trans else [-1, 1])
-    return _gemm(gemm, x, rows, extra if bias is None else bias + extra)
+    return again(gemm, x, rows, extra if bias is None else bias + extra, beta=None)
 
 
 def _product_plus(x: Tensor, w: Const, b: Const, product: Node) -> Tensor:
@@ -99,8 +101,7 @@ def matmul_add(x: Tensor, w: Tensor, b: Tensor, product: Node) -> Tensor:
     """A product of matrices with constant weights, plus a constant per column, is Gemm."""
     require(product.version >= 7, "before opset 7 Gemm broadcasts its bias otherwise")
     require(x.rank == 2 and w.rank == 2, "Gemm takes matrices only")
-    result: Tensor = op.Gemm(x, w, per_channel(b, 1, w, dims(w)[1]))
-    return result
+    return op.Gemm(x, w, per_channel(b, 1, w, dims(w)[1]))
 
 
 def _of_transposed(x: Tensor, w: Tensor, b: Tensor | None, perm: Attr[list[int]], gemm: Node) -> Tensor:
@@ -141,13 +142,6 @@ def matmul_scale(x: Tensor, w: Tensor, mul: Tensor | None, div: Tensor | None) -
 # -- operands of Gemm: alpha · A' @ B' + beta · C -------------------------------------------------
 
 
-def _gemm(gemm: Node, x: Tensor, w: Tensor, bias: Tensor | None, **changes: float) -> Tensor:
-    """The same Gemm with other operands, its bias added as it is."""
-    attrs = {name: value for name, value in gemm.attrs.items() if name != "beta"}
-    result: Tensor = op.Gemm(x, w, bias, **{**attrs, **changes})
-    return result
-
-
 def _bias(gemm: Node, b: Tensor | None, w: Tensor) -> Tensor | None:
     """`beta · C`, per column or for each element; None if Gemm adds nothing."""
     beta = _number(gemm, "beta", 1.0)
@@ -160,6 +154,7 @@ def _bias(gemm: Node, b: Tensor | None, w: Tensor) -> Tensor | None:
 
 
 def _columns(gemm: Node, w: Tensor) -> int:
+    require(w.rank == 2, "the weights are no matrix")
     return dims(w)[0 if _number(gemm, "transB", 0) else 1]
 
 
@@ -169,8 +164,7 @@ def _scale_columns(gemm: Node, w: Tensor, scale: Tensor) -> Tensor:
 
 def _transposing(gemm: Node, flag: str, perm: list[int] | None, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     require(perm is None or list(perm) == [1, 0], "the transpose changes nothing")
-    result: Tensor = op.Gemm(x, w, b, **{**gemm.attrs, flag: 0 if _number(gemm, flag, 0) else 1})
-    return result
+    return again(gemm, x, w, b, **{flag: 0 if _number(gemm, flag, 0) else 1})
 
 
 def _number(node: Node, name: str, default: float) -> float:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from graphopt_passes.fuse.affine import dims, require_finite
+from graphopt_passes.fuse.again import again
 
 from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
 
@@ -14,8 +15,7 @@ _X = {"x": "B S D"}
 
 def _mean(x: Tensor, axes: Tensor, axes_attr: Attr[list[int]]) -> Tensor:
     """The mean that keeps its axes; an input names them from opset 18 on, an attribute before."""
-    mean: Tensor = op.ReduceMean(x, axes) | op.ReduceMean(x, axes=axes_attr)
-    return mean
+    return op.ReduceMean(x, axes) | op.ReduceMean(x, axes=axes_attr)
 
 
 def _square(x: Tensor) -> Tensor:
@@ -43,8 +43,7 @@ def layer_norm(
     count = _normalized_axes(x, axes, axes_attr)
     require(count == _normalized_axes(x, axes2, axes2_attr), "mean and variance are over different axes")
     epsilon = _epsilon(x, eps)
-    result: Tensor = op.LayerNormalization(x, _ones(x, count), axis=-count, epsilon=epsilon)
-    return result
+    return op.LayerNormalization(x, _ones(x, count), axis=-count, epsilon=epsilon)
 
 
 def _uncentred(x: Tensor, eps: Const, axes: Const, axes_attr: Attr[list[int]]) -> Tensor:
@@ -56,14 +55,12 @@ def rms_norm(x: Tensor, eps: Tensor, axes: Tensor | None, axes_attr: list[int] |
     """x over the root of its mean square plus epsilon is RMSNormalization."""
     count = _normalized_axes(x, axes, axes_attr)
     epsilon = _epsilon(x, eps)
-    result: Tensor = op.RMSNormalization(x, _ones(x, count), axis=-count, epsilon=epsilon)
-    return result
+    return op.RMSNormalization(x, _ones(x, count), axis=-count, epsilon=epsilon)
 
 
 def _within_casts(x: Tensor, scale: Const, norm: Node, to: Attr[int]) -> Tensor:
     wide = op.Cast(x, to=DType.FLOAT.value)
-    narrow: Tensor = op.Cast(norm.bind(op.any("LayerNormalization", "RMSNormalization")(wide, scale, ...)), to=to)
-    return narrow
+    return op.Cast(norm.bind(op.any("LayerNormalization", "RMSNormalization")(wide, scale, ...)), to=to)
 
 
 @rule(_within_casts, shapes={**_X, "scale": "D"})
@@ -73,8 +70,7 @@ def norm_casts(x: Tensor, scale: Tensor, norm: Node, to: int) -> Tensor:
     require(to == x.dtype.value, "the result has another dtype than x")
     require(scale.scalar == 1, "the scale is applied in float32")
     require(norm.attr("stash_type", 1) == 1, "the operator normalizes in another precision")
-    result: Tensor = getattr(op, norm.op)(x, op.Cast(scale, to=to), **norm.attrs)
-    return result
+    return again(norm, x, op.Cast(scale, to=to))
 
 
 # -- scale and bias -------------------------------------------------------------------------------
@@ -89,8 +85,7 @@ def layer_norm_scale(x: Tensor, scale: Tensor, bias: Tensor | None, mul: Tensor,
     """A constant factor after LayerNormalization belongs into its scale and its bias."""
     factor = _like(scale, mul, x)
     shifted = None if bias is None else bias * factor
-    result: Tensor = op.LayerNormalization(x, scale * factor, shifted, **norm.attrs)
-    return result
+    return again(norm, x, scale * factor, shifted)
 
 
 def _layer_norm_shifted(x: Tensor, scale: Const, bias: Const | None, add: Const, sub: Const, norm: Node) -> Tensor:
@@ -106,8 +101,7 @@ def layer_norm_shift(
     shift = _like(scale, next(c for c in (add, sub) if c is not None), x)
     if sub is not None:
         shift = -shift
-    result: Tensor = op.LayerNormalization(x, scale, shift if bias is None else bias + shift, **norm.attrs)
-    return result
+    return again(norm, x, scale, shift if bias is None else bias + shift)
 
 
 def _rms_norm_scaled(x: Tensor, scale: Const, mul: Const, norm: Node) -> Tensor:
@@ -117,8 +111,7 @@ def _rms_norm_scaled(x: Tensor, scale: Const, mul: Const, norm: Node) -> Tensor:
 @rule(_rms_norm_scaled, shapes={**_X, "scale": "D", "mul": "D"})
 def rms_norm_scale(x: Tensor, scale: Tensor, mul: Tensor, norm: Node) -> Tensor:
     """A constant factor after RMSNormalization belongs into its scale."""
-    result: Tensor = op.RMSNormalization(x, scale * _like(scale, mul, x), **norm.attrs)
-    return result
+    return again(norm, x, scale * _like(scale, mul, x))
 
 
 # -- operands -------------------------------------------------------------------------------------
@@ -130,6 +123,7 @@ def _normalized_axes(x: Tensor, axes: Tensor | None, axes_attr: list[int] | None
     require(named, "the axes are not named")
     assert named is not None
     rank, count = x.rank, len(named)
+    require(rank >= count, "the axes are not well formed")
     require(sorted(a % rank for a in named) == list(range(rank - count, rank)), "the axes are not the last ones")
     return count
 
@@ -158,5 +152,4 @@ def _like(scale: Tensor, constant: Tensor, x: Tensor) -> Tensor:
     require_finite(constant)
     if given == shape:
         return constant
-    result: Tensor = op.Expand(op.Reshape(constant, list(tail)), list(shape))
-    return result
+    return op.Expand(op.Reshape(constant, list(tail)), list(shape))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel
+from graphopt_passes.fuse.again import again
 from graphopt_passes.fuse.convolution import (
     CONVOLUTIONS,
     channels_in,
-    convolve,
     padding,
     response,
     scale_inputs,
@@ -29,7 +29,7 @@ def scale_conv(
 ) -> Tensor:
     """A constant factor or divisor per channel before a convolution scales its weights; zeros stay zeros."""
     _require_same_channels(conv, x, w, mul, div)
-    return convolve(conv, x, scale_inputs(conv, w, factor(mul, div, 1, w, channels_in(conv, w))), b)
+    return again(conv, x, scale_inputs(conv, w, factor(mul, div, 1, w, channels_in(conv, w))), b)
 
 
 def _after_shift(
@@ -50,7 +50,7 @@ def shift_conv(
     extra = response(conv, w, per_channel(constant, 1, w, channels_in(conv, w)))
     if sub is not None:
         extra = -extra
-    return convolve(conv, x, w if minuend is None else -w, extra if b is None else b + extra)
+    return again(conv, x, w if minuend is None else -w, extra if b is None else b + extra)
 
 
 def _after_bn(
@@ -70,7 +70,7 @@ def bn_conv(
     _require_no_padding(conv, w)
     scale, shift = batch_norm(bn, gamma, beta, mean, var, eps, like=w)
     extra = response(conv, w, shift)
-    return convolve(conv, x, scale_inputs(conv, w, scale), extra if b is None else b + extra)
+    return again(conv, x, scale_inputs(conv, w, scale), extra if b is None else b + extra)
 
 
 def _after_pad(
@@ -98,9 +98,7 @@ def pad_conv(
     require(not any(side.get(a, 0) for side in (first, last) for a in (0, 1)), "it pads batch or channels")
     extra = [side.get(a, 0) for side in (first, last) for a in range(2, rank)]
     total = [p + q for p, q in zip(padding(conv, rank - 2), extra, strict=True)]
-    attrs = {name: value for name, value in conv.attrs.items() if name != "auto_pad"}
-    result: Tensor = op.Conv(x, w, b, **{**attrs, "pads": total})
-    return result
+    return again(conv, x, w, b, pads=total, auto_pad=None)
 
 
 def _require_same_channels(conv: Node, x: Tensor, w: Tensor, *constants: Tensor | None) -> None:
