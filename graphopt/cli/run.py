@@ -177,12 +177,16 @@ def _check(path: Path, settings: Settings) -> None:
     from graphopt.emit.emitter import emitter_for
     from graphopt.targets.target import load_target
 
-    if not path.exists():
+    if not _exists(path):
         raise UsageError("there is no such file", where=str(path), hint=_nearest_file(path))
+    if not path.name:
+        raise UsageError("is a folder, not a model", where=str(path), hint="name a file in it")
     if settings.max_drop is not None and settings.eval is None:
         raise UsageError("--max-drop needs a metric", hint="give one with --eval FILE.py:FUNCTION")
     output = output_path(path, settings)
     emitter_for(output, load_target(settings.target).name)
+    if settings.json not in (None, "-"):
+        _check_json(Path(settings.json), path, output)
     if output.is_dir():
         raise UsageError("the output is a folder", where=str(output), hint="name a file in it")
     if not output.parent.is_dir():

@@ -17,6 +17,7 @@ from graphopt.ir.numeric import Undefined, Unsupported, evaluate
 from graphopt.ir.value import Node, Value
 
 _HERE = 1 << 20  # bytes of operands and results up to which a node is computed in this process
+_LIVE = 8  # results of the size of the budget that the sandbox may hold at a time
 
 Values = dict[Value, np.ndarray]
 Decliner = Callable[[Node, str], None]
@@ -42,7 +43,7 @@ def compute(
             continue
         waiting.update(node.outputs)
     if later:
-        known.update(_compute_in_sandbox(model, later, known, wanted, timeout, decline))
+        known.update(_compute_in_sandbox(model, later, known, wanted, budget, timeout, decline))
     return {v: known[v] for v in wanted if v in known}
 
 
@@ -75,8 +76,8 @@ def _compute_here(
 
 
 def _compute_in_sandbox(
-    model: Model, nodes: Sequence[Node], known: Mapping[Value, np.ndarray], wanted: Sequence[Value], timeout: float,
-    decline: Decliner,
+    model: Model, nodes: Sequence[Node], known: Mapping[Value, np.ndarray], wanted: Sequence[Value], budget: int,
+    timeout: float, decline: Decliner,
 ) -> Values:
     from graphopt.runtime.executor import ExecutorError
     from graphopt.runtime.package import package
@@ -85,8 +86,10 @@ def _compute_in_sandbox(
     region, names = _region(model, nodes, known, set(wanted))
     if not names:
         return {}
+    packed = package(region)
+    memory = _LIVE * budget + 2 * packed.weight_bytes
     try:
-        outputs = run_model(package(region), {}, timeout=timeout)
+        outputs = run_model(packed, {}, timeout=timeout, memory=memory)
     except ExecutorError as error:
         for node in nodes:
             decline(node, f"the sandbox could not compute it: {error.what}")

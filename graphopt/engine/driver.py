@@ -8,7 +8,7 @@ nothing else, so the work is linear in the nodes and the rewrites, and there is 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,15 +66,20 @@ class Driver:
         self._tick = tick
         self.stats = stats or RuleStats()
 
-    def run(self) -> int:
-        """Sweep, then drain the worklist; the number of rewrites made."""
+    def run(self, since: Sequence[Change] | None = None) -> int:
+        """Sweep, then drain the worklist; the number of rewrites made.
+
+        `since`: what changed since the same rules were last done with this model. Only what that may have made
+        matchable is visited then, and not every node.
+        """
         if not len(self._index):
             return 0
-        for graph in self._model.raw_graphs():
-            for node in graph:
-                if (node.domain, node.op_type) in self._index:
-                    self._queue.append(node)
-        self._queued.update(self._queue)
+        if since is None:
+            self._queue.extend(self._roots())
+            self._queued.update(self._queue)
+        else:
+            for change in reversed(since):
+                self._push(change)
         budget = _BUDGET_PER_NODE * self._model.node_count + 64
         count = visited = 0
         while self._queue:
@@ -90,6 +95,12 @@ class Driver:
                 if count > budget:
                     raise RuleError(f"rewriting did not end after {count} rewrites", hint=self._cycle(node))
         return count
+
+    def _roots(self) -> Iterator[oir.Node]:
+        for graph in self._model.raw_graphs():
+            for node in graph:
+                if (node.domain, node.op_type) in self._index:
+                    yield node
 
     def _visit(self, node: oir.Node) -> bool:
         """Try the rules rooted at a node; whether one was applied."""

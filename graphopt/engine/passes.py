@@ -13,7 +13,7 @@ import numpy as np
 from graphopt.engine.constants import compute
 from graphopt.engine.driver import Driver
 from graphopt.engine.journal import PassRecord
-from graphopt.ir.edit import Decline, Editor, Rewrite
+from graphopt.ir.edit import Change, Decline, Editor, Rewrite
 from graphopt.ir.model import Model
 from graphopt.ir.value import Node, Value
 from graphopt.rules.rule import Accuracy, Rule
@@ -33,6 +33,7 @@ class Context:
 
     `accuracy`: the loosest class of rewrite that is allowed. `data`: samples for calibration, each a
     dict of input name to array; None where the caller gave none. `record` takes notes and declines.
+    `changes` are the commits of the run so far, `swept` how many of them each set of rules has seen.
     """
 
     model: Model
@@ -44,10 +45,14 @@ class Context:
     seed: int = 0
     progress: Progress = silent
     shared: dict[str, Any] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    swept: dict[tuple[str, ...], int] = field(default_factory=dict)
 
     def apply(self, rules: Sequence[Rule[Any]], pack: str) -> int:
         """Run the driver with those of `rules` that the accuracy allows; the number of rewrites."""
         allowed = [(f"{pack}.{r.name}", r) for r in rules if r.accuracy <= self.accuracy]
+        key = (pack, *[name for name, _ in allowed])
+        done = self.swept.get(key)
         driver = Driver(
             allowed,
             self.edit,
@@ -55,7 +60,9 @@ class Context:
             stats=self.record.stats,
             tick=lambda n: self.progress(pack, n, None),
         )
-        return driver.run()
+        count = driver.run(None if done is None else self.changes[done:])
+        self.swept[key] = len(self.changes)
+        return count
 
     def _domains(self) -> frozenset[str]:
         """Domains whose operators a rule may introduce: those of the target, some only when speed is all."""

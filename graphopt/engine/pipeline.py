@@ -11,7 +11,7 @@ import numpy as np
 from graphopt.engine.journal import Journal
 from graphopt.engine.passes import Context, Pass, Progress, silent
 from graphopt.errors import GraphoptError
-from graphopt.ir.edit import Editor, StopRewriting
+from graphopt.ir.edit import Change, Editor, StopRewriting
 from graphopt.ir.model import Model
 from graphopt.rules.rule import Accuracy
 from graphopt.targets.target import Target
@@ -42,7 +42,10 @@ class Pipeline:
     def run(self, model: Model) -> Journal:
         """Apply the passes to `model`; the journal of what they did."""
         journal = Journal()
+        self._changes: list[Change] = []
+        self._swept: dict[tuple[str, ...], int] = {}
         editor = Editor(model, stop_after=self.stop_after, on_commit=journal.commit)
+        editor.listen(self._changes.append)
         lossless = self.before_lossy is not None
         try:
             for group in self._groups():
@@ -96,6 +99,8 @@ class Pipeline:
                 seed=self.seed,
                 progress=self.progress,
                 shared=self.shared,
+                changes=self._changes,
+                swept=self._swept,
             )
             try:
                 item.run(context)

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 RULE_KEY = "graphopt.rule"
 FROM_KEY = "graphopt.from"
 _MAX_SOURCES = 8
+_FEW = 2  # readers that a constant may have left for them to be looked at again: a rule may want to be its only one
 
 
 def apply(editor: Editor, draft: Draft) -> Change:
     """Apply `draft`. Raises `Decline` before the graph is touched, never after."""
+    _check_alive(editor, draft)
     if draft.same_type:
         _check_types(editor, draft)
     _prune(draft)
@@ -32,10 +34,13 @@ def apply(editor: Editor, draft: Draft) -> Change:
     before, moved = _redirect(draft)
     _rename(editor, draft, renames)
     _describe(draft)
-    removed, freed = _sweep(editor, _candidates(draft, before))
+    removed, freed, lonelier = _sweep(editor, _candidates(draft, before))
     for value in before:
-        if value.producer() is None and not count_uses(value):
-            _drop_if_unused(editor, value)
+        if value.producer() is None:
+            lonelier.append(value)
+            if not count_uses(value):
+                _drop_if_unused(editor, value)
+    moved += [use.node for value in lonelier if count_uses(value) <= _FEW for use in value.uses()]
     return Change(
         ordinal=editor.next_ordinal(),
         by=draft.by,
@@ -46,6 +51,15 @@ def apply(editor: Editor, draft: Draft) -> Change:
         freed=tuple(n for n in dict.fromkeys(freed) if editor.model.is_alive(n)),
         moved=tuple(n for n in dict.fromkeys(moved) if editor.model.is_alive(n)),
     )
+
+
+def _check_alive(editor: Editor, draft: Draft) -> None:
+    """What is to be read must be part of the model, or be made by this change."""
+    mine = set(draft.nodes)
+    for new in [new for _, new in draft.replaced] + [new for _, _, new in draft.inputs]:
+        producer = new.producer()
+        if producer is not None and producer not in mine and not editor.model.is_alive(producer):
+            raise Decline("the replacement has been removed from the model")
 
 
 def _check_types(editor: Editor, draft: Draft) -> None:
@@ -275,11 +289,15 @@ def _candidates(draft: Draft, before: list[oir.Value]) -> list[oir.Node]:
     return [n for n in found if n is not None]
 
 
-def _sweep(editor: Editor, pending: list[oir.Node]) -> tuple[list[str], list[oir.Node]]:
-    """Remove what nobody reads, upwards from `pending`. Returns the names removed and nodes that lost readers."""
+def _sweep(editor: Editor, pending: list[oir.Node]) -> tuple[list[str], list[oir.Node], list[oir.Value]]:
+    """Remove what nobody reads, upwards from `pending`.
+
+    Returns the names of what was removed, and the nodes and the constants that lost readers.
+    """
     model = editor.model
     removed: list[str] = []
     freed: list[oir.Node] = []
+    lonelier: list[oir.Value] = []
     while pending:
         node = pending.pop()
         if not model.is_alive(node) or any(count_uses(o) or o.is_graph_output() for o in node.outputs):
@@ -293,7 +311,9 @@ def _sweep(editor: Editor, pending: list[oir.Node]) -> tuple[list[str], list[oir
                 if producer is not None:
                     pending.append(producer)
                     freed.append(producer)
-                elif not count_uses(value):
+                elif count_uses(value):
+                    lonelier.append(value)
+                else:
                     _drop_if_unused(editor, value)
         removed.append(node.name or node.op_type)
         for output in node.outputs:
@@ -302,7 +322,7 @@ def _sweep(editor: Editor, pending: list[oir.Node]) -> tuple[list[str], list[oir
         graph = node.graph
         assert graph is not None
         graph.remove(node)
-    return removed, freed
+    return removed, freed, lonelier
 
 
 def _with_bodies(node: oir.Node, dead: set[oir.Graph]) -> Iterable[oir.Node]:

@@ -107,6 +107,12 @@ class Value(_View):
         return None if node is None else Node(self._model, node)
 
     @property
+    def alive(self) -> bool:
+        """Whether the value is still part of the model."""
+        node = self._raw.producer()
+        return self._raw.graph is not None if node is None else self._model.is_alive(node)
+
+    @property
     def index(self) -> int | None:
         """Which output of its producer this is."""
         return self._raw.index()
@@ -173,12 +179,12 @@ class Node(_View):
     @property
     def inputs(self) -> tuple[Value | None, ...]:
         model = self._model
-        return tuple(None if v is None else Value(model, v) for v in self._raw.inputs)
+        return tuple([None if v is None else Value(model, v) for v in self._raw.inputs])
 
     @property
     def outputs(self) -> tuple[Value, ...]:
         model = self._model
-        return tuple(Value(model, v) for v in self._raw.outputs)
+        return tuple([Value(model, v) for v in self._raw.outputs])
 
     @property
     def attrs(self) -> dict[str, Any]:

@@ -20,20 +20,23 @@ import onnx
 import onnx_ir as ir
 
 from graphopt.errors import DataError
-from graphopt.runtime.executor import ExecutorError, executor
+from graphopt.runtime.executor import ExecutorError, ExecutorTimeout, executor
 from graphopt.runtime.package import Package, package
 from graphopt.runtime.run import open_session, release_weights
 from graphopt.verify.compare import Accuracy, OutputReport, compare
 from graphopt.verify.dims import Plan
 from graphopt.verify.feeds import Shapes, plans, synthesize
 
-__all__ = ["Verification", "made_up_feeds", "validate", "verify"]
+__all__ = ["Verification", "allowance", "made_up_feeds", "patience", "validate", "verify"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-TIMEOUT = 300.0
+TIMEOUT = 60.0
+"""Seconds that one run may take before verification gives up, for a model without weights."""
+
+_WEIGHTS_PER_SECOND = 20e6  # bytes: large models are given more time, even on a slow disk and a busy machine
+_MEMORY = 1 << 31  # bytes that a run may take beyond a few times the weights
 _REFERENCE_TIMEOUT = 60.0
-_TRIAL_TIMEOUT = 60.0
 _NOISE_FACTOR = 4.0
 _MOST_NOISE = 0.05  # a model whose executors disagree by more is chaotic: agreement says nothing
 _RANDOM = {
@@ -79,7 +82,7 @@ def verify(
     data: Iterable[Arrays] | None = None,
     facts: Shapes | None = None,
     samples: int = 1,
-    timeout: float = TIMEOUT,
+    timeout: float | None = None,
 ) -> Verification:
     """Verify `result` against `original` on the first `samples` of `data`, or on made-up inputs."""
     start = time.perf_counter()
@@ -103,7 +106,8 @@ def made_up_feeds(
     """Inputs that ONNX Runtime accepts for `model`, found by trying sizes.
 
     When it does not even load the model, the first attempt is returned untried. Raises DataError for inputs
-    that cannot be made up, and the runtime's first refusal when no attempt is accepted.
+    that cannot be made up, ExecutorTimeout for a model that does not come to an end, and the runtime's first
+    refusal when no attempt is accepted.
     """
     plan = _accepted_plan(model, packed, facts)
     return [synthesize(model, facts, seed=seed, plan=plan) for seed in range(samples)]
@@ -114,8 +118,9 @@ def _accepted_plan(model: ir.Model, packed: Package | None, facts: Shapes | None
     if len(choices) == 1:
         return choices[0]
     attempt = synthesize(model, facts, plan=choices[0])  # raises before a session is opened in vain
+    packed = packed or package(model)
     try:
-        session = open_session(packed or package(model), timeout=_TRIAL_TIMEOUT)
+        session = open_session(packed, timeout=patience(packed), memory=allowance(packed))
     except ExecutorError:
         return choices[0]
     with session:
@@ -123,12 +128,24 @@ def _accepted_plan(model: ir.Model, packed: Package | None, facts: Shapes | None
         for plan in choices:
             try:
                 session.run(attempt if plan is choices[0] else synthesize(model, facts, plan=plan))
+            except ExecutorTimeout as error:  # other sizes would take as long
+                raise ExecutorTimeout(_too_long(error), where=error.where, hint=error.hint) from None
             except ExecutorError as error:
                 refusal = refusal or error
             else:
                 return plan
     assert refusal is not None
     raise refusal
+
+
+def patience(packed: Package) -> float:
+    """Seconds that one run of a model may take: an endless Loop must not keep anybody waiting for long."""
+    return TIMEOUT + packed.weight_bytes / _WEIGHTS_PER_SECOND
+
+
+def allowance(packed: Package) -> int:
+    """Bytes that opening or running a model may add to the child process: a few lines of text can ask for exabytes."""
+    return _MEMORY + 4 * packed.weight_bytes
 
 
 def validate(
@@ -138,11 +155,15 @@ def validate(
     *,
     accuracy: Accuracy = "close",
     tolerance: float | None = None,
-    timeout: float = TIMEOUT,
+    timeout: float | None = None,
 ) -> Verification:
-    """Compare two packages on `feeds`; see the module for how a difference is judged."""
+    """Compare two packages on `feeds`; see the module for how a difference is judged.
+
+    `timeout`: seconds that each run may take; by default a minute, and more for a large model. A model that takes
+    longer, or gigabytes beyond its weights, is not verified, which the outcome says.
+    """
     start = time.perf_counter()
-    case = _Case(original, result, list(feeds), accuracy, tolerance, timeout)
+    case = _Case(original, result, list(feeds), accuracy, tolerance, patience(original) if timeout is None else timeout)
     found = case.judge()
     return replace(found, samples=len(case.feeds), seconds=time.perf_counter() - start, accuracy=accuracy)
 
@@ -181,7 +202,7 @@ class _Case:
 
     def _originals(self) -> tuple[list[Arrays], set[str]]:
         """What the original computes, and the names of outputs that it computes differently each time."""
-        with open_session(self.original, timeout=self.timeout) as session:
+        with open_session(self.original, timeout=self.timeout, memory=allowance(self.original)) as session:
             first = [session.run(feed) for feed in self.feeds]
             if not _is_random(self.original):
                 return first, set()
@@ -192,12 +213,16 @@ class _Case:
             return first, unsteady
 
     def _run(self, packed: Package) -> list[Arrays]:
-        with open_session(packed, timeout=self.timeout) as session:
+        with open_session(packed, timeout=self.timeout, memory=allowance(self.original)) as session:
             return [session.run(feed) for feed in self.feeds]
 
     def _reference(self, packed: Package) -> list[Arrays]:
         found: list[Arrays] = executor().call(
-            "graphopt.runtime.reference:run_reference", packed, self.feeds, timeout=_REFERENCE_TIMEOUT
+            "graphopt.runtime.reference:run_reference",
+            packed,
+            self.feeds,
+            timeout=min(_REFERENCE_TIMEOUT, self.timeout),
+            memory=allowance(self.original),
         )
         return found
 
@@ -211,7 +236,9 @@ class _Case:
         return tuple(worst.values())
 
     def _by_reference_alone(self, refusal: ExecutorError) -> Verification:
-        """ONNX Runtime cannot run the original: let the reference evaluator run both."""
+        """ONNX Runtime cannot run the original: let the reference evaluator run both, unless it is a matter of time."""
+        if isinstance(refusal, ExecutorTimeout):
+            return Verification("skipped", _too_long(refusal))
         if _is_random(self.original):
             return Verification("skipped", f"ONNX Runtime: {refusal.what}; and the model is random")
         try:
@@ -248,6 +275,10 @@ class _Case:
                 reason = f"{_blame(verdict.outputs)}, but two executors differ as much on the original"
                 return replace(verdict, status="ok", reason=reason)
         return failed
+
+
+def _too_long(error: ExecutorTimeout) -> str:
+    return f"the model takes too long: {error.what}"
 
 
 def _is_noise(output: OutputReport, noise: OutputReport | None) -> bool:

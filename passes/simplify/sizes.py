@@ -40,8 +40,11 @@ def share_sizes(ctx: Context) -> None:
                 elements = value.symbolic
                 if elements is None or fixed(value) is not None:
                     continue
-                first = seen.setdefault((value.dtype, value.shape, elements), value)
-                if first != value and not value.is_output:
+                key = (value.dtype, value.shape, elements)
+                first = seen.get(key)
+                if first is None or not first.alive:  # one that was computed for a value replaced since is gone
+                    seen[key] = value
+                elif not value.is_output:
                     _replace(ctx, "same_size", node, value, first)
 
 
