@@ -208,6 +208,7 @@ class Job:
     def _summarise(self, shared: dict[str, Any]) -> None:
         report = self.report
         report.after = measure(self.model, None)
+        report.notes.extend(self.journal.notes)
         report.stopped_after = self._stop_after if self.journal.stopped else None
         report.calibration = shared.get("calibration")
         if report.calibration is not None and self.target.compiled_by == "onnxruntime":

@@ -71,6 +71,8 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UsageError("is not a regular file", where=str(path))
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

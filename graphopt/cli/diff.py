@@ -33,8 +33,11 @@ def diff(
     """Compare two models, in structure and in weights."""
     del verbose
     import graphopt
+    from graphopt.cli.output import check_place
     from graphopt.report.difference import difference
 
+    if json is not None:
+        check_place(json, a, b)
     models = [graphopt.load(path, allow_links=allow_links) for path in (a, b)]
     found = difference(models[0], models[1], str(a), str(b))
     if json is not None:

@@ -37,7 +37,7 @@ def load_metric(spec: str) -> Metric:
     def metric(run: Any) -> float:
         try:
             value = float(function(run))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failure(path, f"{name}()", error) from error
         if not math.isfinite(value):
             raise UsageError(f"{name}() returned {value}, which is no metric", where=file)
@@ -54,12 +54,12 @@ def _import(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end itself
         raise _failure(path, "the file", error) from error
     return module
 
 
-def _failure(path: Path, what: str, error: Exception) -> UsageError:
+def _failure(path: Path, what: str, error: BaseException) -> UsageError:
     """Where in the user's file something was raised, and what."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name]
     line = frames[-1].lineno if frames else getattr(error, "lineno", None)

@@ -24,8 +24,11 @@ def inspect(
     """Show what is in a model, and what it costs to run."""
     del verbose
     import graphopt
+    from graphopt.cli.output import check_place
     from graphopt.report.overview import overview
 
+    if json is not None:
+        check_place(json, model)
     found = overview(graphopt.load(model, allow_links=allow_links), model)
     if json is not None:
         from graphopt.cli.output import write_json

@@ -174,33 +174,46 @@ def _positional(given: list[str], passes: list[str]) -> tuple[Path, list[str]]:
 
 def _check(path: Path, settings: Settings) -> None:
     """What can be known to fail is said before any work is done."""
+    from graphopt.cli.output import check_place
     from graphopt.emit.emitter import emitter_for
     from graphopt.targets.target import load_target
 
-    if not _exists(path):
+    if not _is_there(path):
         raise UsageError("there is no such file", where=str(path), hint=_nearest_file(path))
-    if not path.name:
-        raise UsageError("is a folder, not a model", where=str(path), hint="name a file in it")
+    if path.is_dir():
+        raise UsageError("is a directory, not a file", where=str(path))
     if settings.max_drop is not None and settings.eval is None:
         raise UsageError("--max-drop needs a metric", hint="give one with --eval FILE.py:FUNCTION")
     output = output_path(path, settings)
     emitter_for(output, load_target(settings.target).name)
-    if settings.json not in (None, "-"):
-        _check_json(Path(settings.json), path, output)
-    if output.is_dir():
+    if _is_there(output) and output.is_dir():
         raise UsageError("the output is a folder", where=str(output), hint="name a file in it")
     if not output.parent.is_dir():
+        if output.parent.exists():
+            raise UsageError("the output's folder is a file", where=str(output), hint="name a folder")
         raise UsageError("the output's folder does not exist", where=str(output), hint=f"mkdir -p {output.parent}")
-    if settings.data is not None and not settings.data.exists():
+    if settings.json is not None:
+        check_place(settings.json, path, output)
+    if settings.data is not None and not _is_there(settings.data):
         hint = "give an .npz or .npy file, or a folder of them"
         raise UsageError("there is no such data", where=str(settings.data), hint=hint)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether anything is there. Raises `UsageError` for what cannot be a path."""
+    if "\0" in str(path):
+        raise UsageError("is no path: it has a zero byte", where=repr(str(path)))
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UsageError(f"is no path: {error.strerror}", where=str(path)) from None
 
 
 def _nearest_file(path: Path) -> str | None:
     from difflib import get_close_matches
 
     folder = path.parent
-    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    names = [p.name for p in folder.iterdir() if p.name != path.name] if folder.is_dir() else []
     close = get_close_matches(path.name, names, n=1, cutoff=0.6)
     return f"did you mean {str(folder / close[0])!r}?" if close else None
 

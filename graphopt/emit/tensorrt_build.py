@@ -37,12 +37,22 @@ def build(model: str, engine: str, capabilities: tuple[int, ...], profile: Mappi
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(model):
         raise _refused_by_parser(parser, log)
+    _allow_decomposition(trt, network)
     _set_profile(builder, network, config, profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise refusal(log)
     Path(engine).write_bytes(memoryview(plan))
     return {"version": trt.__version__, "seconds": time.perf_counter() - start}
+
+
+def _allow_decomposition(trt: Any, network: Any) -> None:
+    """Let Attention be built from smaller kernels: without that, it is refused where there is none of its own."""
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        if "ATTENTION_OUTPUT" in str(layer.type):
+            layer.__class__ = trt.IAttentionOutputLayer
+            layer.attention.decomposable = True
 
 
 def refusal(log: list[str]) -> TargetError:

@@ -46,6 +46,7 @@ class Journal:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.records: dict[str, PassRecord] = {}
+        self.notes: list[str] = []
         self.stopped = False
 
     def commit(self, change: Change) -> None:

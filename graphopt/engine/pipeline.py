@@ -44,6 +44,8 @@ class Pipeline:
         journal = Journal()
         self._changes: list[Change] = []
         self._swept: dict[tuple[str, ...], int] = {}
+        if self.passes and model.leave_ir_3():
+            journal.notes.append("IR version 4 from here on, in which initializers are no graph inputs")
         editor = Editor(model, stop_after=self.stop_after, on_commit=journal.commit)
         editor.listen(self._changes.append)
         lossless = self.before_lossy is not None

@@ -35,9 +35,17 @@ class Replacement:
     def __enter__(self) -> Replacement:
         with self._reported():
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._fd = os.open(self._temporary, flags, 0o666)
+            mode = None
             with contextlib.suppress(FileNotFoundError):
-                os.fchmod(self._fd, stat.S_IMODE(self.target.stat().st_mode))
+                mode = stat.S_IMODE(self.target.stat().st_mode)
+            self._fd = os.open(self._temporary, flags, 0o666)
+        try:
+            if mode is not None:
+                with self._reported():
+                    os.fchmod(self._fd, mode)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

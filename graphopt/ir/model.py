@@ -79,6 +79,20 @@ class Model:
             return False
         return not self.dead_graphs or graph not in self.dead_graphs
 
+    def leave_ir_3(self) -> bool:
+        """Raise an IR version below 4 to 4; whether that was needed.
+
+        Until then every initializer had to be a graph input as well, and was constant all the same. A new one
+        that is no input makes such a model invalid, and one that stays an input could be overridden from then on.
+        """
+        if self.ir.ir_version >= 4:
+            return False
+        graph = self.ir.graph
+        free = [v for v in graph.inputs if not v.is_initializer()]
+        graph.inputs[:] = free
+        self.ir.ir_version = 4
+        return True
+
     def weight_bytes(self) -> int:
         """Bytes of all constants: initializers and tensors in attributes."""
         total = 0

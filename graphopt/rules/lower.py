@@ -88,7 +88,7 @@ class Lowering:
         try:
             arrays = evaluate(
                 name, "", self._model.opset(), [None if c is None else c.array for c in constants], _attrs(expr),
-                n_outputs=expr.outputs, wide=True,
+                n_outputs=expr.outputs, wide=any(c is not None and c.dtype in _WIDE for c in constants),
             )
         except (Undefined, Unsupported) as reason:
             raise Decline(f"{name} of constants: {reason}") from None
@@ -170,5 +170,8 @@ def _narrow(array: np.ndarray, operands: list[Folded | None]) -> DType:
 
 
 def _natural(content: Any) -> DType:
+    """The dtype of a literal that stands beside nothing that would determine it: an array keeps its own."""
+    if isinstance(content, np.ndarray):
+        return DType.from_numpy(content.dtype)
     kind = np.asarray(content).dtype.kind
     return {"b": DType.BOOL, "i": DType.INT64, "u": DType.INT64}.get(kind, DType.FLOAT)

@@ -105,12 +105,14 @@ class _Stream:
 
 def _from_path(path: Path, inputs: Wanted, batch: int) -> Iterable[Sample]:
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".npz", ".npy"))
+        files = sorted(file for file in path.iterdir() if file.suffix in (".npz", ".npy") and file.is_file())
         if not files:
             raise DataError("no .npz or .npy file is in this folder", where=str(path), hint=_KINDS)
         return _Checked([_from_file(file, inputs, batch) for file in files])
     if not path.exists():
         raise DataError("no such file", where=str(path), hint=_KINDS)
+    if not path.is_file():
+        raise DataError("is not a regular file", where=str(path), hint=_KINDS)
     if path.suffix not in (".npz", ".npy"):
         raise DataError(f"cannot read data of kind {path.suffix or 'unknown'!r}", where=str(path), hint=_KINDS)
     return _Checked([_from_file(path, inputs, batch)])
