@@ -46,8 +46,7 @@ class Cleanup(Pass):
 def remove_dead(ctx: Context) -> None:
     """Remove nodes whose outputs nobody reads, initializers that nobody reads, functions that nobody calls."""
     for graph in list(ctx.model.graphs()):
-        dead = [n for n in graph.nodes if not any(o.use_count for o in n.outputs)]
-        ctx.edit.remove_dead("cleanup.dead", dead)
+        ctx.edit.remove_dead("cleanup.dead", graph.unread())
         for value in graph.initializers:
             if not value.use_count and not value.is_input:
                 ctx.edit.drop_initializer(value)
@@ -62,8 +61,8 @@ def lift_constants(ctx: Context) -> None:
     for graph in list(ctx.model.graphs()):
         if graph.is_function:
             continue
-        for node in graph.nodes:
-            if node.op != "Constant" or not node.is_standard:
+        for node in graph.find("Constant"):
+            if not node.is_standard:
                 continue
             value = node.outputs[0]
             tensor = value.tensor
@@ -77,7 +76,7 @@ def merge_constants(ctx: Context) -> None:
     """Let readers of equal constants of one graph share one of them, an initializer where there is one."""
     for graph in list(ctx.model.graphs()):
         constants = [] if graph.is_function else list(graph.initializers)
-        constants += [n.outputs[0] for n in graph.nodes if n.op == "Constant"]
+        constants += [n.outputs[0] for n in graph.find("Constant")]
         for first, *others in _equal_groups([v for v in constants if _may_merge(v)]):
             reader = next(node for node, _ in others[0].uses())
             with ctx.rewrite("cleanup.duplicate_constant", at=reader) as rewrite:

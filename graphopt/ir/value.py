@@ -262,6 +262,18 @@ class Graph(_View):
         model = self._model
         return (Node(model, n) for n in self._raw)
 
+    def find(self, *ops: str) -> Iterator[Node]:
+        """The nodes that are one of these operators, of any domain, in order; faster than looking at all of `nodes`."""
+        model = self._model
+        return (Node(model, n) for n in self._raw if n.op_type in ops)
+
+    def unread(self) -> list[Node]:
+        """The nodes of which no output is read and none is a graph output."""
+        model = self._model
+        return [
+            Node(model, n) for n in self._raw if not any([count_uses(o) or o.is_graph_output() for o in n.outputs])
+        ]
+
     def __len__(self) -> int:
         return len(self._raw)
 

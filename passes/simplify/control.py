@@ -8,8 +8,8 @@ from graphopt import Context, Graph, Node, Rewrite, Value, require
 def inline_branches(ctx: Context) -> None:
     """Put the taken branch of every If with a constant condition in its place, the inner ones first."""
     for graph in reversed(list(ctx.model.graphs())):
-        for node in graph.nodes:
-            if node.op != "If" or not node.is_standard or not node.alive:
+        for node in graph.find("If"):
+            if not node.is_standard or not node.alive:
                 continue
             # The type of an If is what both branches have in common; that of the branch taken says more.
             with ctx.rewrite("simplify.if_constant", at=node, same_type=False) as rewrite:

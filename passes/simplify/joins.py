@@ -20,7 +20,7 @@ def simplify_joins(ctx: Context) -> None:
         "Gather": (("gather_of_concat", gather_of_concat),),
     }
     for graph in list(ctx.model.graphs()):
-        for node in graph.nodes:
+        for node in graph.find(*rules):
             for name, change in rules.get(node.op, ()):
                 if node.is_standard and node.alive and _applies(node):
                     with ctx.rewrite(f"simplify.{name}", at=node) as rewrite:

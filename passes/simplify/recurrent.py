@@ -13,8 +13,8 @@ _KEEPS_ZEROS = frozenset(
 def drop_zero_states(ctx: Context) -> None:
     """Leave out initial states of LSTM, GRU and RNN that are 0 throughout, with all that computes their shape."""
     for graph in list(ctx.model.graphs()):
-        for node in graph.nodes:
-            if node.op not in _STATES or not node.is_standard:
+        for node in graph.find(*_STATES):
+            if not node.is_standard:
                 continue
             with ctx.rewrite("simplify.zero_state", at=node) as rewrite:
                 _drop(rewrite, node)
