@@ -16,12 +16,12 @@ setup: $(READY) ## make a virtual environment in .venv with everything that is n
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "graphopt needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install -qq --upgrade pip
+	$(BIN)/python -m pip install -qq --editable ".[dev]"
 	@touch $(READY)
 
 $(BENCH): $(READY)
-	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	$(BIN)/python -m pip install -qq --editable ".[bench]"
 	@touch $(BENCH)
 
 demo: $(READY) ## quantize a trained network and show the table, accuracy before and after
@@ -47,7 +47,7 @@ zoo: $(READY) ## run over a folder of models: make zoo ZOO=path
 	$(BIN)/python -m tests.zoo $(ZOO)
 
 fixtures: $(READY) ## train and export the fixture networks anew (needs PyTorch)
-	$(BIN)/python -m pip install --quiet --editable ".[torch]"
+	$(BIN)/python -m pip install -qq --editable ".[torch]"
 	$(BIN)/python fixtures/train.py
 
 clean: ## remove what was built

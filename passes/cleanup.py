@@ -14,9 +14,8 @@ from graphopt import Context, Node, Pass, Rule, Tensor, Value, op, rule
 _RANDOM = frozenset(
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"]
 )
-_COMMUTATIVE = frozenset(
-    ["Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Max", "Min", "Sum"]
-)
+# Bit for bit: Max and Min of 0 and -0 may give the first of them, and a Sum of three depends on their order.
+_COMMUTATIVE = frozenset(["Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor"])
 
 
 @rule(lambda x: op.Identity(x), accuracy="exact", single_use=False)
@@ -177,8 +176,10 @@ def _node_key(rough: Hashable, node: Node) -> Hashable | None:
 
 def _frozen(value: Any) -> Hashable | None:
     """An attribute as a key; None for one that cannot be compared (a graph, a reference, a tensor)."""
-    if isinstance(value, int | float | str | bytes):
-        return type(value).__name__, value if value == value else "nan"
+    if isinstance(value, float):
+        return "float", value.hex()  # tells 0 and -0 apart, and finds NaN equal to itself
+    if isinstance(value, int | str | bytes):
+        return type(value).__name__, value
     if isinstance(value, list | tuple):
         return tuple(_frozen(v) for v in value)
     return None

@@ -19,7 +19,7 @@ from graphopt.ir.dims import Dim, Shape, provably_equal, static
 from graphopt.ir.fast import fast_types
 from graphopt.ir.kernel import Array
 from graphopt.ir.native import Fact, Translator, infer_node, merged, node_proto, tensor_proto
-from graphopt.ir.schemas import MISJUDGED, Inconsistent, check_arity, defaults, lookup, misuse, refusal
+from graphopt.ir.schemas import Inconsistent, check_arity, defaults, lookup, misjudged, misuse, refusal
 from graphopt.ir.symbolic import ShapeValues
 
 __all__ = ["Facts", "Inconsistent", "provably_equal"]
@@ -249,7 +249,7 @@ class Facts:
         found = self._native(node, schema, inputs, imports) if native else nothing
         if node.domain != "":
             return found
-        if node.op_type in MISJUDGED:
+        if misjudged(node.op_type, version):
             found = [fact._replace(shape=None) for fact in found]
         return self._refined(node, version, found)
 

@@ -2,7 +2,7 @@
 
 * Types inside the graph are taken out, so that inference is not led by a wrong `value_info`; only what no schema
   can tell, the outputs of operators of unknown domains, keeps its declared type.
-* Sizes of graph inputs that have no name get one each.
+* Sizes of graph inputs that have no name get one each; what they default to is taken out.
 * A local function that is called like an ONNX operator is moved to a domain of its own, because the inference
   would take it for the operator.
 * Operators whose inference functions are known to be wrong are hidden.
@@ -18,7 +18,7 @@ import onnx
 
 from graphopt.ir.dims import Dim
 from graphopt.ir.native import Translator
-from graphopt.ir.schemas import MISJUDGED, is_standard, lookup
+from graphopt.ir.schemas import is_standard, lookup, misjudged
 
 OPAQUE = "graphopt.opaque"  # a domain without schemas
 _SHADOWED = "graphopt.shadowed"
@@ -58,8 +58,11 @@ def prepare(source: onnx.ModelProto, translator: Translator) -> Prepared:
             for value in graph.input:
                 if value.type.HasField("tensor_type"):
                     value.type.tensor_type.ClearField("shape")
+    if model.ir_version >= 4:
+        _drop_overridable(model.graph)
     for function in model.functions:
         del function.value_info[:]
+        _hide_misjudged(function, functions)
     _move_shadows(model, functions)
     _import_domains(model, (node for graph in graphs(model.graph) for node in graph.node))
     for function in model.functions:
@@ -113,7 +116,7 @@ def _strip(
             continue
         if version is None or lookup(domain, node.op_type, version) is None:
             opaque.update(node.output)
-        elif node.op_type in MISJUDGED:
+        elif _is_misjudged(node, version):
             node.domain = OPAQUE
     kept = [value for value in graph.value_info if value.name in opaque]
     for value in [*kept, *graph.output]:
@@ -125,6 +128,27 @@ def _strip(
     copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
     del graph.value_info[:]
     graph.value_info.extend(copies)
+
+
+def _is_misjudged(node: onnx.NodeProto, version: int) -> bool:
+    return standard(node.domain) == "" and misjudged(node.op_type, version)
+
+
+def _hide_misjudged(function: onnx.FunctionProto, functions: dict[Identifier, onnx.FunctionProto]) -> None:
+    version = next((o.version for o in function.opset_import if standard(o.domain) == ""), 0)
+    for body in _function_graphs(function):
+        for node in body:
+            if identifier(node) not in functions and _is_misjudged(node, version):
+                node.domain = OPAQUE
+
+
+def _drop_overridable(graph: onnx.GraphProto) -> None:
+    """Leave out the contents of graph inputs, which are defaults: the inference takes every initializer for a constant."""
+    inputs = {value.name for value in graph.input}
+    kept = [onnx.TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name not in inputs]
+    if len(kept) < len(graph.initializer):
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
 
 
 def _move_shadows(model: onnx.ModelProto, functions: dict[Identifier, onnx.FunctionProto]) -> None:

@@ -12,7 +12,13 @@ import onnx.helper
 from graphopt.errors import GraphoptError
 
 # The inference functions of these read symbolic sizes as 0, or are wrong: their shapes are not believed.
-MISJUDGED = frozenset({"Attention", "STFT"})
+_MISJUDGED = frozenset({"Attention", "STFT"})
+_MISJUDGED_AT = frozenset({("Slice", 10)})  # keeps symbolic sizes that are cut, and sizes cut by what is not constant
+
+
+def misjudged(op_type: str, version: int) -> bool:
+    """Whether onnx's inference of a standard operator at this opset is not to be believed."""
+    return op_type in _MISJUDGED or (op_type, version) in _MISJUDGED_AT
 
 
 class Inconsistent(GraphoptError):

@@ -271,7 +271,7 @@ class Graph(_View):
         """The nodes of which no output is read and none is a graph output."""
         model = self._model
         return [
-            Node(model, n) for n in self._raw if not any([count_uses(o) or o.is_graph_output() for o in n.outputs])
+            Node(model, n) for n in self._raw if not any(count_uses(o) or o.is_graph_output() for o in n.outputs)
         ]
 
     def __len__(self) -> int:

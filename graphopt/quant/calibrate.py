@@ -16,8 +16,9 @@ import numpy as np
 
 from graphopt.errors import DataError
 from graphopt.quant.statistics import TensorStatistics
-from graphopt.runtime.executor import ExecutorDied, executor
+from graphopt.runtime.executor import ExecutorDied, ExecutorError, executor
 from graphopt.runtime.package import Package, package
+from graphopt.verify.validate import patience
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
@@ -57,23 +58,28 @@ def calibrate(
     """Run the model over `batches` (arrays by input name) and watch the float tensors `values` of its main
     graph.
 
-    `progress` is told (batches done, None). Raises `DataError` if there is no batch, and what the
-    runtime raises.
+    `progress` is told (batches done, None). Raises `DataError` if there is no batch, or if the model cannot be
+    run on one.
     """
     inputs = {v.name for v in model.main.inputs}
     packed = package(model.ir, outputs=[name for name in values if name not in inputs])
+    timeout = patience(packed) if synthetic else _TIMEOUT  # made-up batches are small
     run = executor()
-    number = run.call(f"{_HERE}:_begin", packed, list(values), timeout=_TIMEOUT)
-    generation = run.generation
     count = 0
-    for feeds in batches:
-        if run.generation != generation:
-            raise ExecutorDied("the process that runs models was lost during calibration", hint="run again")
-        run.call(f"{_HERE}:_add", number, dict(feeds), timeout=_TIMEOUT)
-        count += 1
-        if progress is not None:
-            progress(count, None)
-    statistics = run.call(f"{_HERE}:_finish", number, timeout=_TIMEOUT)
+    try:
+        number = run.call(f"{_HERE}:_begin", packed, list(values), timeout=timeout)
+        generation = run.generation
+        for feeds in batches:
+            if run.generation != generation:
+                raise ExecutorDied("the process that runs models was lost", hint="run again")
+            run.call(f"{_HERE}:_add", number, dict(feeds), timeout=timeout)
+            count += 1
+            if progress is not None:
+                progress(count, None)
+        statistics = run.call(f"{_HERE}:_finish", number, timeout=timeout)
+    except ExecutorError as error:
+        hint = "give samples with --data" if synthetic else error.hint
+        raise DataError(f"the model cannot be run for calibration: {error.what}", hint=hint) from error
     if not count:
         raise DataError("there is no calibration data", hint="give at least one batch")
     return Calibration(statistics, count, synthetic, tuple(_warnings(statistics)))

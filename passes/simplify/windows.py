@@ -34,6 +34,9 @@ def dropout_inference(x: Tensor, ratio: Tensor | None, training: Tensor | None, 
 def pool_of_one(x: Tensor, n: Node) -> Tensor:
     """The mean and the largest element of a window of one element is that element."""
     window, strides, pads = (n.attr(name) for name in ("kernel_shape", "strides", "pads"))
+    # ONNX Runtime's other kernels make the lowest number of NaN and -∞, or 0 of -0.
+    faithful = x.rank == 4 and (n.op == "MaxPool" or n.version < 22)
+    require(faithful or x.dtype.is_integer(), "the runtime does not keep NaN, infinities or -0")
     require(isinstance(window, list | tuple) and set(window) <= {1}, "the window is larger than 1")
     require(strides is None or set(strides) <= {1}, "some elements are left out")
     require(pads is None or not any(pads), "something is padded")
@@ -48,7 +51,8 @@ def resize_noop(
     """A Resize to the nearest elements by a factor of 1 changes nothing."""
     require(n.version >= 11, "Resize of opset 10 is left alone")
     require(n.attr("mode", "nearest") == "nearest", "interpolation may make NaN of an infinite neighbour")
-    require(n.attr("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize", "it crops")
+    mode = n.attr("coordinate_transformation_mode", "half_pixel")
+    require(mode not in ("tf_crop_and_resize", "tf_half_pixel_for_nn"), "it crops, or shifts by half an element")
     require(n.attr("keep_aspect_ratio_policy", "stretch") == "stretch", "the scales follow from the aspect ratio")
     require(same_sizes(x.shape, result_shape(n)), "the shape changes")
     given = None if scales is None else scales.value.array()

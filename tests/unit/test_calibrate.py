@@ -17,7 +17,6 @@ from graphopt.ir.model import Model
 from graphopt.quant import QuantOptions, quantize_static
 from graphopt.quant import calibrate as module
 from graphopt.quant.calibrate import calibrate
-from graphopt.runtime.executor import ExecutorError
 from graphopt.targets.target import load_target
 
 
@@ -82,8 +81,8 @@ def test_no_batch_is_an_error() -> None:
     assert str(e.value) == "there is no calibration data\n  give at least one batch"
 
 
-def test_a_batch_that_does_not_fit_is_the_runtimes_error() -> None:
-    with pytest.raises(ExecutorError):
+def test_a_batch_that_does_not_fit_is_told_in_the_runtimes_words() -> None:
+    with pytest.raises(DataError, match="the model cannot be run for calibration: Got invalid dimensions for input: x"):
         calibrate(model(), ["a"], [{"x": np.zeros((3, 5), np.float32), "z": np.zeros((3, 2), np.float32)}])
     assert calibrate(model(), ["a"], batches(1.0)).batches == 1
 
