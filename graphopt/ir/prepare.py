@@ -143,7 +143,7 @@ def _hide_misjudged(function: onnx.FunctionProto, functions: dict[Identifier, on
 
 
 def _drop_overridable(graph: onnx.GraphProto) -> None:
-    """Leave out the contents of graph inputs, which are defaults: the inference takes every initializer for a constant."""
+    """Leave out the defaults of graph inputs: the inference takes every initializer for a constant."""
     inputs = {value.name for value in graph.input}
     kept = [onnx.TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name not in inputs]
     if len(kept) < len(graph.initializer):
