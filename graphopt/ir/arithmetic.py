@@ -285,6 +285,7 @@ ARITHMETIC: dict[str, Kernel] = {
     "Pow": pow_,
     "Min": _elementwise(_fold(np.minimum)),
     "Max": _elementwise(_fold(np.maximum)),
+    "Relu": _elementwise(lambda x: np.where(x < 0, x.dtype.type(0), x)),  # keeps NaN and -0
     "Sum": _elementwise(_fold(np.add), floats_only=True),
     "Mean": mean,
     "Floor": _elementwise(np.floor, floats_only=True),

@@ -62,7 +62,8 @@ def evaluate(
     kernel = _KERNELS.get(op_type)
     with np.errstate(all="ignore"):
         try:
-            return kernel(call) if kernel else by_reference(call)
+            # NumPy makes scalars of arrays without axes.
+            return tuple(np.asarray(result) for result in (kernel(call) if kernel else by_reference(call)))
         except (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError) as error:
             raise Unsupported(f"{op_type} failed: {error}") from error
 

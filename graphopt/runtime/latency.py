@@ -56,7 +56,7 @@ def time_here(
     packages: list[Package], feeds: list[dict[str, np.ndarray[Any, Any]]], seconds: float, threads: int
 ) -> list[list[float]]:
     """Runs in the child: the seconds of each timed run, by package."""
-    options = session.Options(optimized=True, repeated=True, threads=threads)
+    options = session.Options(optimized=True, repeated=True, threads=threads, spin=True)
     opened = [session.build(package, options) for package in packages]
     for model, feed in zip(opened, feeds, strict=True):  # the first runs allocate
         model.run(feed)

@@ -55,13 +55,15 @@ class Options:
     """How to open a session.
 
     `optimized`: with all of the runtime's own optimizations; otherwise none. `repeated`: for many runs, so
-    that preparation pays. `threads`: 0 leaves the number to the runtime. `dump`: where to write the optimized
-    model.
+    that preparation pays. `threads`: 0 leaves the number to the runtime. `spin`: its threads wait busily for the next
+    run, as they do in use; otherwise they would only take the processor from the caller. `dump`: where to write the
+    optimized model.
     """
 
     optimized: bool = False
     repeated: bool = False
     threads: int = 0
+    spin: bool = False
     dump: str | None = None
 
 
@@ -109,6 +111,8 @@ def build(package: Package, options: Options) -> Open:
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
+    if not options.spin:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.log_severity_level = 4
     levels = ort.GraphOptimizationLevel
     settings.graph_optimization_level = levels.ORT_ENABLE_ALL if options.optimized else levels.ORT_DISABLE_ALL

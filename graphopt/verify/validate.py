@@ -118,9 +118,19 @@ def _accepted_plan(model: ir.Model, packed: Package | None, facts: Shapes | None
     if len(choices) == 1:
         return choices[0]
     attempt = synthesize(model, facts, plan=choices[0])  # raises before a session is opened in vain
-    packed = packed or package(model)
+    try:
+        return _first_accepted(choices, attempt, packed or package(model), model, facts)
+    except ExecutorTimeout as error:  # other sizes would take as long
+        raise ExecutorTimeout(_too_long(error), where=error.where, hint=error.hint) from None
+
+
+def _first_accepted(
+    choices: Sequence[Plan], attempt: Arrays, packed: Package, model: ir.Model, facts: Shapes | None
+) -> Plan:
     try:
         session = open_session(packed, timeout=patience(packed), memory=allowance(packed))
+    except ExecutorTimeout:
+        raise
     except ExecutorError:
         return choices[0]
     with session:
@@ -128,8 +138,8 @@ def _accepted_plan(model: ir.Model, packed: Package | None, facts: Shapes | None
         for plan in choices:
             try:
                 session.run(attempt if plan is choices[0] else synthesize(model, facts, plan=plan))
-            except ExecutorTimeout as error:  # other sizes would take as long
-                raise ExecutorTimeout(_too_long(error), where=error.where, hint=error.hint) from None
+            except ExecutorTimeout:
+                raise
             except ExecutorError as error:
                 refusal = refusal or error
             else:

@@ -110,6 +110,7 @@ def _max(x: Tensor, slope: Const) -> Tensor:
 @rule(_max, shapes={"x": "N C", "slope": ""})
 def leaky_relu(x: Tensor, slope: Tensor) -> Tensor:
     """The larger of x and a positive fraction of x is LeakyRelu."""
+    _require_kernel(x)
     alpha = _attribute(slope)
     require(0 < alpha < 1, "the slope is not between zero and one")
     return op.LeakyRelu(x, alpha=alpha)
@@ -125,6 +126,7 @@ def _by_sign(x: Tensor, slope: Const) -> Tensor:
 def leaky_relu_where(x: Tensor, slope: Tensor) -> Tensor:
     """x where it is positive, and else a multiple of x, is LeakyRelu, or PRelu if the slopes differ."""
     require(x.dtype.is_floating_point(), "integers have no slope")
+    _require_kernel(x)
     require(bool(np.isfinite(slope.array.astype(np.float64)).all()), "a slope is not finite")
     if slope.value.splat is not None:
         return op.LeakyRelu(x, alpha=_attribute(slope))

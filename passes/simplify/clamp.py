@@ -129,4 +129,5 @@ def _clipped(x: Tensor, n: Node, low: Bound, high: Bound) -> Tensor:
     """A Clip as it is written at the model's opset."""
     if n.version >= 11:
         return op.Clip(x, low, high)
+    require(low is None or high is None or low <= high, "before opset 11 a Clip needs its bounds in order")
     return op.Clip(x, min=None if low is None else float(low), max=None if high is None else float(high))

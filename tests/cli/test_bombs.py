@@ -102,6 +102,38 @@ def test_an_endless_loop_is_given_up_on(cli, tmp_path, dim):
     assert (found["status"], found["reason"]) == ("skipped", reason)
 
 
+def exploding(folder: Path, dim: str) -> Path:
+    """26 functions, each of which calls the one before it twice: 2^26 nodes when they are inlined."""
+    text = f"""<ir_version: 10, opset_import: ["" : 20, "f" : 1]>
+    g (float[{dim}] x) => (float[{dim}] y) {{ y = f.f26(x) }}
+    <opset_import: ["" : 20], domain: "f"> f0 (a) => (b) {{ b = Neg(a) }}"""
+    for i in range(26):
+        text += f"""
+        <opset_import: ["" : 20, "f" : 1], domain: "f"> f{i + 1} (a) => (b) {{ t = f.f{i}(a) b = f.f{i}(t) }}"""
+    path = folder / "bomb.onnx"
+    path.write_bytes(parser.parse_model(text).SerializeToString())
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", ["4", "n"])
+def test_functions_that_explode(cli, tmp_path, dim, monkeypatch):
+    """They stay functions; ONNX Runtime, which inlines them, is given up on after one timeout, not several."""
+    opened = []
+    real = validate.open_session
+
+    def counted(*args: Any, **options: Any) -> Any:
+        opened.append(args)
+        return real(*args, **options)
+
+    monkeypatch.setattr(validate, "open_session", counted)
+    found = outcome(cli, exploding(tmp_path, dim), "-O3")
+    reason = "the model takes too long: stopped after 1 s without a result"
+    assert (found["status"], found["reason"]) == ("skipped", reason)
+    assert len(opened) == 1
+    assert len(onnx.load(tmp_path / "bomb.opt.onnx").functions) == 27
+
+
 def test_patience_and_memory_have_limits(monkeypatch):
     """A minute and 2 GB, and more only for a model that has the weights to need it."""
     monkeypatch.undo()
