@@ -62,6 +62,9 @@ class Coverage:
     def integer(self) -> int:
         return sum(count for kernel, count in self.kernels.items() if kernel in _INTEGER)
 
+    def __str__(self) -> str:
+        return f"{self.integer} of {self.integer + self.float} operators with weights on integers"
+
     @property
     def float(self) -> int:
         return len(self.left)

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+import psutil
+
 ROOT = Path(__file__).parents[2]
 PEERS = ("onnxsim", "onnxslim", "onnxscript")
 
@@ -31,14 +33,32 @@ def load(path: Path) -> ModuleType:
 
 
 def child(tool: str, source: Path, output: Path) -> dict[str, float] | None:
-    """Seconds and peak bytes of one run, None if the tool failed."""
+    """Seconds of one run, and peak bytes of its process with its children; None if the tool failed.
+
+    The memory is watched from here, so that watching costs the tool no time: resident memory every 10 ms, what
+    is shared between a process and its child counted twice.
+    """
     command = [sys.executable, "-m", "tests.bench.child", tool, str(source), str(output)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"    {tool} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
+    running = psutil.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peak = 0
+    while running.poll() is None:
+        peak = max(peak, resident(running))
+        time.sleep(0.01)
+    out, err = running.communicate()
+    if running.returncode:
+        print(f"    {tool} failed: {err.strip().splitlines()[-1] if err.strip() else running.returncode}")
         return None
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    return {"seconds": json.loads(out.strip().splitlines()[-1])["seconds"], "peak": peak}
+
+
+def resident(process: psutil.Process) -> int:
+    total = 0
+    try:
+        for one in [process, *process.children()]:
+            total += one.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass
+    return total
 
 
 def spread(values: list[float]) -> str:
@@ -54,7 +74,9 @@ def against_peers(folder: Path, megabytes: int, rounds: int) -> None:
     peaks: dict[str, list[float]] = {t: [] for t in tools}
     for _ in range(rounds):
         for tool in tools:
-            found = child(tool, source, folder / f"{tool}.onnx")
+            output = folder / f"{tool}.onnx"
+            output.unlink(missing_ok=True)
+            found = child(tool, source, output)
             if found is not None:
                 seconds[tool].append(found["seconds"])
                 peaks[tool].append(found["peak"] / 1e6)
