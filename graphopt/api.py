@@ -16,6 +16,7 @@ from graphopt.engine.journal import Journal
 from graphopt.engine.passes import Pass, Progress, silent
 from graphopt.interop.convert import from_ir, to_ir
 from graphopt.interop.kinds import Kind, kind_of, parse_kind
+from graphopt.ir.collector import paused_gc
 from graphopt.ir.model import Model
 from graphopt.report.report import Report
 from graphopt.targets.target import Target
@@ -55,7 +56,8 @@ class Result:
         at all. Raises `UsageError` for a path that cannot be written, `TargetError` if the target refuses the model.
         """
         emitter = emitter_for(path, self._target.name)
-        emitted = emitter.emit(self._optimized, Path(path), EmitOptions(**options))
+        with paused_gc():
+            emitted = emitter.emit(self._optimized, Path(path), EmitOptions(**options))
         self.report.output = os.fspath(path)
         self.report.after.file_bytes = emitted.bytes
         self.report.notes.extend(emitted.notes)
@@ -112,18 +114,19 @@ def optimize(
     """
     kind = kind_of(model)
     wanted = kind if as_ is None else parse_kind(as_)
-    job = Job(
-        model,
-        passes,
-        target=target,
-        data=data,
-        accuracy=accuracy,
-        stop_after=stop_after,
-        seed=seed,
-        allow_links=allow_links,
-        progress=progress,
-    )
-    job.compile(verify=verify, keep_original=evaluate is not None or bench)
+    with paused_gc():  # the graph is all that is made here, and it stays
+        job = Job(
+            model,
+            passes,
+            target=target,
+            data=data,
+            accuracy=accuracy,
+            stop_after=stop_after,
+            seed=seed,
+            allow_links=allow_links,
+            progress=progress,
+        )
+        job.compile(verify=verify, keep_original=evaluate is not None or bench)
     if verify:
         job.check()
     if evaluate is not None:

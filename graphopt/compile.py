@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import itertools
 import os
 import time
@@ -57,7 +56,7 @@ class Job:
         self.passes, self._added = with_prerequisites(_passes(passes))
         self._stop_after, self._seed = stop_after, seed
         self.seconds: dict[str, float] = {}
-        with self._phase("load"), _collector_paused():
+        with self._phase("load"):
             ir, source = to_ir(model, allow_links=allow_links)
             self.model = Model(ir, source)
             self.model.facts  # noqa: B018 - inferred here, so that its time counts as loading
@@ -91,24 +90,23 @@ class Job:
             executor().warm()
         self._load_data()
         shared: dict[str, Any] = {}
-        with _collector_paused():
-            if verify or keep_original:
-                with self._phase("verify"):
-                    self._original = package(self.model.ir)
-                    self._choose_feeds()
-            pipeline = Pipeline(
-                self.passes,
-                self.target,
-                accuracy=self._accuracy,
-                data=self._data,
-                seed=self._seed,
-                stop_after=self._stop_after,
-                progress=self._progress,
-                shared=shared,
-                before_lossy=self._keep_lossless if verify else None,
-            )
-            with self._phase("passes"):
-                self.journal = pipeline.run(self.model)
+        if verify or keep_original:
+            with self._phase("verify"):
+                self._original = package(self.model.ir)
+                self._choose_feeds()
+        pipeline = Pipeline(
+            self.passes,
+            self.target,
+            accuracy=self._accuracy,
+            data=self._data,
+            seed=self._seed,
+            stop_after=self._stop_after,
+            progress=self._progress,
+            shared=shared,
+            before_lossy=self._keep_lossless if verify else None,
+        )
+        with self._phase("passes"):
+            self.journal = pipeline.run(self.model)
         self._summarise(shared)
 
     def check(self) -> None:
@@ -270,18 +268,6 @@ def _accuracy(passes: str | Sequence[str | Pass], asked: str | None) -> Accuracy
     words = passes.replace(",", " ").split() if isinstance(passes, str) else [p for p in passes if isinstance(p, str)]
     classes = [Accuracy[known[w].accuracy.upper()] for w in words if w in known]
     return max(classes, default=Accuracy.CLOSE)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Graphs are built and changed without making cyclic garbage, yet looking for it costs most of the time."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
 
 
 def _versions() -> dict[str, str]:

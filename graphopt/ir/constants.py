@@ -26,6 +26,7 @@ class Constants:
         self._tensors: dict[oir.Value, oir.TensorProtocol] = {}
         self._arrays: dict[oir.Value, Array] = {}
         self._splats: dict[oir.Value, Any] = {}
+        self._samples: dict[oir.Value, tuple[bytes, ...]] = {}
 
     def add(self, value: oir.Value) -> None:
         tensor = value.const_value
@@ -36,6 +37,7 @@ class Constants:
         self._tensors.pop(value, None)
         self._arrays.pop(value, None)
         self._splats.pop(value, None)
+        self._samples.pop(value, None)
 
     def tensor(self, value: oir.Value) -> oir.TensorProtocol | None:
         """The tensor of an initializer or Constant, if nothing can change it."""
@@ -68,9 +70,15 @@ class Constants:
 
     def sample(self, value: oir.Value) -> tuple[bytes, ...] | None:
         """A few bytes from the start, the middle and the end of a constant, read without the others."""
-        tensor = self.tensor(value)
-        if tensor is None or tensor.dtype == oir.DataType.STRING:
-            return None
+        found = self._samples.get(value)
+        if found is None:
+            tensor = self.tensor(value)
+            if tensor is None or tensor.dtype == oir.DataType.STRING:
+                return None
+            found = self._samples[value] = self._read_sample(value, tensor)
+        return found
+
+    def _read_sample(self, value: oir.Value, tensor: oir.TensorProtocol) -> tuple[bytes, ...]:
         places = (0, tensor.nbytes // 2, max(0, tensor.nbytes - _SAMPLE))
         if isinstance(tensor, SpanTensor):
             return tuple(tensor.peek(start, _SAMPLE) for start in places)

@@ -45,6 +45,7 @@ class Facts:
         self.model = model
         self.problems: list[str] = []
         self._malformed: set[oir.Node] = set()
+        self._well_formed: set[tuple[str, str, int, int]] = set()  # kinds of nodes without attributes, seen and fine
         self.translator = Translator()
         self._facts: dict[oir.Value, Fact] = {}
         self._imports: dict[oir.Graph, Mapping[str, int]] = {model.graph: model.opset_imports}
@@ -145,6 +146,10 @@ class Facts:
 
     def look_over(self, node: oir.Node) -> None:
         """Treat a node that its operator's schema does not allow as one of which nothing is known."""
+        shape = (node.domain, node.op_type, len(node.inputs), len(node.outputs))
+        plain = not node.attributes and None not in node.inputs
+        if plain and shape in self._well_formed:
+            return
         version = self._version(node, None)
         if version is None:
             return
@@ -158,6 +163,8 @@ class Facts:
         )
         if reason is not None:
             self.refuse(node, reason)
+        elif plain and not self.model.functions:
+            self._well_formed.add(shape)
 
     def refuse(self, node: oir.Node, reason: str) -> None:
         """Treat a node that ONNX does not allow as one of which nothing is known: no rule will match it."""
