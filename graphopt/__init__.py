@@ -1,4 +1,4 @@
-"""A compiler for ONNX graphs: smaller and faster models, proven to compute the same thing.
+"""A compiler for ONNX graphs: smaller and faster models, verified to compute the same.
 
     import graphopt
 
