@@ -151,7 +151,9 @@ class Job:
             self._feeds = list(itertools.islice(self._data, _SAMPLES))
             return
         try:
-            self._feeds = made_up_feeds(self.model.ir, self._original, facts=self.model.facts, samples=_SAMPLES)
+            self._feeds = made_up_feeds(
+                self.model.ir, self._original, facts=self.model.facts, samples=_SAMPLES, seed=self._seed
+            )
         except (DataError, ExecutorError) as error:
             self._no_feeds = error.what
 

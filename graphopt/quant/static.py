@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphopt.errors import UsageError, nearest
 from graphopt.quant.calibrate import Calibration, calibrate
 from graphopt.quant.insert import Placed, insert
 from graphopt.quant.place import Plan, QuantSelection, plan
@@ -81,6 +82,7 @@ def quantize_static(
     """
     table = target.require_quant()
     check_method(options.method, options.percentile)
+    _check_ops(options.selection.ops, table)
     placement = plan(model, table, options.selection, per_channel=options.per_channel)
     bits = 7 if _seven_bits(table, options.reduce_range) else 8
     if not placement.heavy:
@@ -112,6 +114,14 @@ def _seven_bits(table: QuantTable, wanted: bool | None) -> bool:
 
 def _declined(placement: Plan) -> list[tuple[str, str, str]]:
     return [(d.node.name, d.node.op, d.reason) for d in placement.declined]
+
+
+def _check_ops(ops: Sequence[str], table: QuantTable) -> None:
+    """Raise `UsageError` for an operator that the target's table does not quantize."""
+    known = {*table.weighted, *table.elementwise}
+    for op in ops:
+        if op not in known:
+            raise UsageError(f"quant.ops cannot be {op!r}", hint=nearest(op, known))
 
 
 def _invented(model: Model, seed: int) -> Iterable[Feeds]:

@@ -101,7 +101,7 @@ def verify(
 
 
 def made_up_feeds(
-    model: ir.Model, packed: Package | None = None, *, facts: Shapes | None = None, samples: int = 1
+    model: ir.Model, packed: Package | None = None, *, facts: Shapes | None = None, samples: int = 1, seed: int = 0
 ) -> list[Arrays]:
     """Inputs that ONNX Runtime accepts for `model`, found by trying sizes.
 
@@ -110,7 +110,7 @@ def made_up_feeds(
     refusal when no attempt is accepted.
     """
     plan = _accepted_plan(model, packed, facts)
-    return [synthesize(model, facts, seed=seed, plan=plan) for seed in range(samples)]
+    return [synthesize(model, facts, seed=seed + i, plan=plan) for i in range(samples)]
 
 
 def _accepted_plan(model: ir.Model, packed: Package | None, facts: Shapes | None) -> Plan:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from graphopt import optimize
 from graphopt.errors import DataError, TargetError, UsageError
 from graphopt.ir.edit import Editor
 from graphopt.ir.load import read_model
@@ -18,6 +19,8 @@ from graphopt.quant import QuantOptions, quantize_static
 from graphopt.quant import calibrate as module
 from graphopt.quant.calibrate import calibrate
 from graphopt.targets.target import load_target
+
+RESIDUAL_CNN = Path(__file__).parents[2] / "fixtures" / "models" / "residual_cnn.onnx"
 
 
 def model() -> Model:
@@ -146,3 +149,9 @@ def test_a_weight_in_a_file_is_not_loaded_for_good(tmp_path: Path) -> None:
         "x_scale",
         "x_zero_point",
     ]
+
+
+def test_operators_that_the_target_does_not_quantize_are_named() -> None:
+    with pytest.raises(UsageError) as caught:
+        optimize(RESIDUAL_CNN, "quant{ops=Cnv}", target="ort-cpu", verify=False)
+    assert str(caught.value).startswith("quant.ops cannot be 'Cnv'\n  did you mean 'Conv'?")
