@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _VERSIONS = ("graphopt", "onnx", "onnx-ir", "onnxruntime", "numpy")
 _BENCH_SECONDS = 3.0
+_WRONG = "run with --stop-after K to find the rewrite, and please report it"
+_TOO_LOSSY = "calibrate with real data (--data), or leave layers out (quant{skip=…})"
 _SAMPLES = 1
 
 
@@ -136,10 +138,11 @@ class Job:
         found = dataclasses.replace(found, feeds="synthetic" if self._data is None else "data")
         self.report.verification = found
         if found.status == "failed":
+            lossy = accuracy is Accuracy.APPROX
             raise VerificationError(
                 f"{what} does not compute what the original computes: {found.reason}",
                 where=self.report.source,
-                hint="nothing was written; run with --stop-after K to find the rewrite, and please report it",
+                hint=f"nothing was written; {_TOO_LOSSY if lossy else _WRONG}",
             )
 
     def _choose_feeds(self) -> None:

@@ -60,13 +60,19 @@ class Pipeline:
         return journal
 
     def _groups(self) -> list[list[Pass]]:
-        """Runs of passes that settle together; each other pass stands alone."""
+        """Runs of passes that settle together; each other pass stands alone, and is tidied up after.
+
+        What settled before a pass that does not settle is run once more behind it: that is what a second run of
+        the whole pipeline would begin with.
+        """
         groups: list[list[Pass]] = []
         for item in self.passes:
             if item.settles and groups and groups[-1][0].settles:
                 groups[-1].append(item)
             else:
                 groups.append([item])
+        if len(groups) > 1 and groups[0][0].settles and not groups[-1][0].settles:
+            groups.append(groups[0])
         return groups
 
     def _run_group(self, group: list[Pass], model: Model, editor: Editor, journal: Journal) -> None:

@@ -142,7 +142,7 @@ def bias_limit_scale(bias: Array, x_scale: float, shape: tuple[int, ...]) -> Arr
     Of `shape`: [channels], or [] for one scale that fits all.
     """
     needed = np.abs(bias.astype(np.float64)) / (x_scale * BIAS_LIMIT)
-    return np.asarray(needed if shape else needed.max(initial=0.0)).astype(np.float32)
+    return np.asarray(needed if shape else max(needed.tolist(), default=0.0)).astype(np.float32)
 
 
 def quantize(array: Array, params: QuantParams, axis: int | None = None) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,10 @@ from graphopt.quant.calibrate import Calibration, calibrate
 from graphopt.quant.insert import Placed, insert
 from graphopt.quant.place import Plan, QuantSelection, plan
 from graphopt.quant.ranges import check_method, range_of
+from graphopt.runtime.executor import ExecutorError
 from graphopt.targets.cpu import multiplies_bytes_exactly
 from graphopt.verify.feeds import synthesize
+from graphopt.verify.validate import made_up_feeds
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
@@ -125,6 +126,8 @@ def _check_ops(ops: Sequence[str], table: QuantTable) -> None:
 
 
 def _invented(model: Model, seed: int) -> Iterable[Feeds]:
-    return (
-        synthesize(model.ir, model.facts, seed=s) for s in itertools.islice(itertools.count(seed), SYNTHETIC_BATCHES)
-    )
+    """Inputs of sizes that the runtime accepts; made up untried where it takes none, so that it says why."""
+    try:
+        return made_up_feeds(model.ir, facts=model.facts, samples=SYNTHETIC_BATCHES, seed=seed)
+    except ExecutorError:
+        return [synthesize(model.ir, model.facts, seed=seed)]
