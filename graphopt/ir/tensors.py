@@ -41,7 +41,7 @@ class FileRef:
         except FileNotFoundError:
             raise UsageError("no such file", where=str(path)) from None
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = getattr(error, "strerror", None) or "there is a zero byte in the path"
             raise UsageError(f"cannot be read: {reason}", where=str(path)) from None
         self._require_regular(info)
         self.size = info.st_size

@@ -38,7 +38,7 @@ def test_pipe_and_device(tmp_path: Path) -> None:
 
 
 def test_path_that_no_system_takes(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "a\0b", UsageError).what == "cannot be read: embedded null byte"
+    assert refusal(tmp_path / "a\0b", UsageError).what == "cannot be read: there is a zero byte in the path"
     assert refusal(tmp_path / ("a" * 300), UsageError).what == "cannot be read: File name too long"
 
 
