@@ -29,17 +29,19 @@ class OnnxEmitter(Emitter):
     suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
 
     def emit(self, model: Model, path: Path, options: EmitOptions) -> Emitted:
-        """Check the structure, write the file, read its structure back.
+        """Check the structure, write the file, read its structure back, and only then let it replace an old one.
 
-        Raises `VerificationError` for a model that onnx's checker refuses, before anything is written, and
+        Raises `VerificationError` for a model that onnx's checker refuses or that does not load again, and
         `UsageError` if the file cannot be written.
         """
         from graphopt.ir.save import write_model
 
+        def loads(file: Path) -> None:
+            _read_back(file, len(model.ir.graph), path)
+
         with _minimal_imports(model):
             _check(model, path)
-            written = write_model(model.ir, path, source=model.source, external=options.external)
-        _read_back(path, len(model.ir.graph))
+            written = write_model(model.ir, path, source=model.source, external=options.external, check=loads)
         notes = tuple(_notes(model, written, options))
         return Emitted(written.files, written.model_bytes + written.data_bytes, notes)
 
@@ -99,15 +101,15 @@ def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
                 pending.extend(graph.node for graph in (attribute.g, *attribute.graphs) if graph.node)
 
 
-def _read_back(path: Path, nodes: int) -> None:
-    """Scan and parse what was written, weights aside."""
+def _read_back(file: Path, nodes: int, path: Path) -> None:
+    """Scan and parse what was written to `file` and is to become `path`, weights aside."""
     from google.protobuf.message import DecodeError
 
     from graphopt.ir.tensors import FileRef
     from graphopt.ir.wire import WireError, strip
 
     try:
-        proto = onnx.ModelProto.FromString(strip(FileRef(path).map(), "weights")[0])
+        proto = onnx.ModelProto.FromString(strip(FileRef(file).map(), "weights")[0])
     except (WireError, DecodeError) as error:
         raise VerificationError(f"the file does not load again: {error}", where=os.fspath(path)) from error
     if len(proto.graph.node) != nodes:

@@ -87,6 +87,11 @@ class Replacement:
                 self._copy(source, start, stop)
                 offset = stop
 
+    @property
+    def temporary(self) -> Path:
+        """Where the bytes are until they take the target's place."""
+        return self._temporary
+
     def finish(self) -> None:
         """Set the length, and see the bytes safely on the disk if there is a file that they replace."""
         with self._reported():

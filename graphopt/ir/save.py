@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,11 @@ def write_model(
     *,
     source: Source | None = None,
     external: bool | None = None,
+    check: Callable[[Path], None] = lambda _: None,
 ) -> Written:
     """Save `model` to `path`; an existing file is replaced as the very last step.
+
+    `check` is called with the finished file before that step; if it raises, nothing is replaced.
 
     `external` puts weights above 1 KiB into a data file beside the model (True) or into the model (False);
     None keeps it as in `source`. Raises UsageError if the file cannot be written or would pass 2 GB.
@@ -65,6 +68,7 @@ def write_model(
     if not layout.data:
         with Replacement(target) as out:
             _write_message(layout, out)
+            check(out.temporary)
             stale = _superseded(target)
             out.commit()
         _remove(stale)
@@ -78,6 +82,7 @@ def write_model(
     with Replacement(target.parent / layout.data_name) as data, Replacement(target) as out:
         _write_data(layout, data)
         _write_message(layout, out)
+        check(out.temporary)
         stale = _superseded(target)
         data.commit()
         try:

@@ -20,6 +20,7 @@ from graphopt.emit.tensorrt import TensorRTEmitter
 from graphopt.emit.tensorrt_build import refusal
 from graphopt.errors import TargetError, UsageError, VerificationError
 from graphopt.interop.convert import to_ir
+from graphopt.ir.files import Replacement
 from graphopt.ir.model import Model
 
 MLP = """
@@ -358,3 +359,25 @@ def test_the_folder_of_an_engine_must_exist(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("graphopt.emit.tensorrt.find_spec", lambda name: True)
     with pytest.raises(UsageError, match="its folder does not exist"):
         TensorRTEmitter().emit(mlp(), tmp_path / "missing" / "m.engine", EmitOptions())
+
+
+RESIDUAL_CNN = Path(__file__).parents[2] / "fixtures" / "models" / "residual_cnn.onnx"
+
+
+def test_a_file_that_does_not_load_again_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import graphopt
+    import graphopt.ir.save as save
+
+    path = tmp_path / "model.onnx"
+    graphopt.save(graphopt.load(RESIDUAL_CNN), path)
+    before = path.read_bytes()
+
+    def broken(layout: object, out: Replacement) -> None:
+        out.write(b"no model")
+        out.finish()
+
+    monkeypatch.setattr(save, "_write_message", broken)
+    with pytest.raises(graphopt.VerificationError, match="the file does not load again"):
+        graphopt.save(graphopt.load(RESIDUAL_CNN), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
