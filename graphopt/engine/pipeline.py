@@ -36,7 +36,6 @@ class Pipeline:
     stop_after: int | None = None
     progress: Progress = silent
     shared: dict[str, Any] = field(default_factory=dict)
-    after_pass: Callable[[Pass, Model], None] | None = None
     before_lossy: Callable[[Model], None] | None = None
 
     def run(self, model: Model) -> Journal:
@@ -114,5 +113,3 @@ class Pipeline:
                 item.run(context)
             finally:
                 record.nodes_added += model.node_count - nodes
-        if self.after_pass is not None:
-            self.after_pass(item, model)

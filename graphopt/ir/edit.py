@@ -88,10 +88,6 @@ class Rewrite:
         """Let one input of one node read `value`."""
         self._draft.inputs.append((node._raw, index, value._raw))
 
-    @property
-    def draft(self) -> Draft:
-        return self._draft
-
     def commit(self) -> Change:
         """Check and apply. Raises `Decline`, and leaves the graph as it was, if the change cannot be made."""
         try:
