@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 BENCH  := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench zoo fixtures clean
+.PHONY: help setup demo test check golden bench zoo docs fixtures clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,11 +40,18 @@ check: $(READY) ## style, types and the fast tests, in about a minute
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto -m "not slow"
 
+golden: $(READY) ## write down what the rules make of the models in tests/golden; read the difference
+	$(BIN)/graphopt rules test tests/golden --update
+
 bench: $(BENCH) ## compare with other optimizers, as ratios from interleaved runs
 	$(BIN)/python -m tests.bench
 
 zoo: $(READY) ## run over a folder of models: make zoo ZOO=path
 	$(BIN)/python -m tests.zoo $(ZOO)
+
+docs: $(READY) ## make the pages about the built-in rules anew, in docs/rules
+	@mkdir -p docs/rules
+	$(BIN)/python -m graphopt.report.pages graphopt_passes docs/rules
 
 fixtures: $(READY) ## train and export the fixture networks anew (needs PyTorch)
 	$(BIN)/python -m pip install -qq --editable ".[torch]"

@@ -19,8 +19,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from graphopt.api import Result, load, optimize, save
+    from graphopt.bisection import Bisection, bisect
+    from graphopt.check.checker import check_rule
+    from graphopt.check.report import CheckReport
+    from graphopt.culprit import Culprit
     from graphopt.emit.emitter import EmitOptions, Emitted, Emitter
     from graphopt.engine.passes import Context, Pass, Preset, RulePass
+    from graphopt.engine.tools import Tool, ToolError
     from graphopt.errors import (
         DataError,
         GateError,
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
+    from graphopt.interop.onnxscript import OnnxscriptRules
+    from graphopt.interop.onnxsim import ONNXSIM
+    from graphopt.interop.ort import ORT
     from graphopt.ir.dims import Dim
     from graphopt.ir.edit import Change, Decline, Editor, Rewrite
     from graphopt.ir.model import Model
@@ -38,17 +46,26 @@ if TYPE_CHECKING:
     from graphopt.quant.place import QuantSelection
     from graphopt.quant.static import Quantized, QuantOptions, quantize_static
     from graphopt.report.report import Report
-    from graphopt.rules.expr import ANY, Attr, Const, Domain, Tensor, approx, op, product, require, scaled, total
+    from graphopt.rules.expr import ANY, Attr, Const, Tensor
+    from graphopt.rules.language import Domain, approx, many, op, product, require, scaled, total
     from graphopt.rules.rule import Accuracy, Rule, rule, rules_in
     from graphopt.targets.target import Target, load_target
 
 _HOMES = {
     "graphopt.api": "Result load optimize save",
+    "graphopt.bisection": "Bisection bisect",
+    "graphopt.check.checker": "check_rule",
+    "graphopt.check.report": "CheckReport",
+    "graphopt.culprit": "Culprit",
     "graphopt.emit.emitter": "EmitOptions Emitted Emitter",
     "graphopt.engine.passes": "Context Pass Preset RulePass",
+    "graphopt.engine.tools": "Tool ToolError",
     "graphopt.errors": (
         "DataError GateError GraphoptError ModelError RuleError TargetError UsageError VerificationError"
     ),
+    "graphopt.interop.onnxscript": "OnnxscriptRules",
+    "graphopt.interop.onnxsim": "ONNXSIM",
+    "graphopt.interop.ort": "ORT",
     "graphopt.ir.dims": "Dim",
     "graphopt.ir.edit": "Change Decline Editor Rewrite",
     "graphopt.ir.model": "Model",
@@ -56,7 +73,8 @@ _HOMES = {
     "graphopt.quant.place": "QuantSelection",
     "graphopt.quant.static": "QuantOptions Quantized quantize_static",
     "graphopt.report.report": "Report",
-    "graphopt.rules.expr": "ANY Attr Const Domain Tensor approx op product require scaled total",
+    "graphopt.rules.expr": "ANY Attr Const Tensor",
+    "graphopt.rules.language": "Domain approx many op product require scaled total",
     "graphopt.rules.rule": "Accuracy Rule rule rules_in",
     "graphopt.targets.target": "Target load_target",
 }
@@ -64,11 +82,16 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names.spli
 
 __all__ = [
     "ANY",
+    "ONNXSIM",
+    "ORT",
     "Accuracy",
     "Attr",
+    "Bisection",
     "Change",
+    "CheckReport",
     "Const",
     "Context",
+    "Culprit",
     "DType",
     "DataError",
     "Decline",
@@ -84,6 +107,7 @@ __all__ = [
     "Model",
     "ModelError",
     "Node",
+    "OnnxscriptRules",
     "Pass",
     "Preset",
     "QuantOptions",
@@ -98,12 +122,17 @@ __all__ = [
     "Target",
     "TargetError",
     "Tensor",
+    "Tool",
+    "ToolError",
     "UsageError",
     "Value",
     "VerificationError",
     "approx",
+    "bisect",
+    "check_rule",
     "load",
     "load_target",
+    "many",
     "op",
     "optimize",
     "product",

@@ -12,14 +12,18 @@ import numpy as np
 
 from graphopt.compile import Job
 from graphopt.emit.emitter import EmitOptions, Emitted, emitter_for
+from graphopt.engine.assemble import Asked, Ruleful
 from graphopt.engine.journal import Journal
-from graphopt.engine.passes import Pass, Progress, silent
+from graphopt.engine.passes import Progress, silent
+from graphopt.engine.selection import Selection
+from graphopt.errors import UsageError
 from graphopt.interop.convert import from_ir, to_ir
 from graphopt.interop.kinds import Kind, kind_of, parse_kind
 from graphopt.ir.collector import paused_gc
 from graphopt.ir.model import Model
 from graphopt.report.report import Report
 from graphopt.targets.target import Target
+from graphopt.verify.modes import Mode, parse_mode
 
 if TYPE_CHECKING:
     from graphopt.verify.validate import Verification
@@ -81,15 +85,21 @@ def save(model: Model, path: str | os.PathLike[str], *, external: bool | None = 
 
 def optimize(
     model: Any,
-    passes: str | Sequence[str | Pass] = "O2",
+    passes: str | Sequence[Asked] = "O2",
     *,
+    rules: Ruleful | Iterable[Ruleful] = (),
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    protect: Sequence[str] = (),
+    keep_going: bool = False,
     target: str | Target = "onnx",
     data: str | os.PathLike[str] | Iterable[dict[str, np.ndarray]] | None = None,
     evaluate: Callable[[Runner], float] | None = None,
     max_drop: float | None = None,
-    verify: bool = True,
+    verify: bool | Mode = True,
     accuracy: str | None = None,
     bench: bool = False,
+    stats: bool = False,
     stop_after: int | None = None,
     seed: int = 0,
     as_: str | None = None,
@@ -101,19 +111,30 @@ def optimize(
     `model`: a path, bytes, `graphopt.Model`, `onnx.ModelProto`, `onnx_ir.Model`, torch's `ONNXProgram` or a
     graphsurgeon `Graph`; it is not changed, and `Result.model` is of the same kind unless `as_` names another.
     `passes`: names separated by commas, with options in braces (`"fuse,quant{method=percentile}"`), a preset
-    (`"O2"`), or `Pass` objects. Passes that these require are put in front.
+    (`"O2"`), or a list of such names, `Pass` objects, rules, and modules with rules. Passes that these require are put
+    in front.
+    `rules`: rules files, modules with rules, or rules; they run behind the passes unless these name them.
+    `select`: apply only the rules with such names (`"fuse.gelu_*"`); `ignore`: make no rewrites with such names.
+    `protect`: leave alone the nodes and values with such names (`"/head/*"`) and operators (`"op:Softmax"`).
+    `keep_going`: switch off a rule that raises, and go on without it.
     `target`: where the model will run. `data`: samples for calibration and verification: a file, a folder or an
     iterable of dicts from input name to array. `evaluate(run)` returns a metric, higher being better, computed by
     calling `run(feeds)`; it is applied to the original and the result, and `max_drop` is the most by which the
-    metric may fall, in percent of the original's. `verify` compares the result with the original in a second process.
+    metric may fall, in percent of the original's. `verify` compares the result with the original in a second process;
+    `"pass"` does so after each pass, too, and `"local"` also compares what each rewrite replaced with what it made.
     `accuracy`: the loosest class of rewrite allowed (`exact`, `close`, `fast`); by default that of the preset.
-    `bench` measures the latency of both. `stop_after`: apply rewrites up to this ordinal only.
+    `bench` measures the latency of both. `stats`: measure the time of each rule for the report. `stop_after`: apply
+    rewrites up to this ordinal only.
 
-    Raises `UsageError`, `DataError`, `ModelError`, `VerificationError` if the result does not compute the same,
-    `GateError` if the metric falls by more than `max_drop`, `TargetError`.
+    Raises `UsageError`, `DataError`, `ModelError`, `RuleError` if a rule raises, `VerificationError` if the result
+    does not compute the same, `GateError` if the metric falls by more than `max_drop`, `TargetError`.
     """
+    selection = Selection(
+        _patterns("select", select), _patterns("ignore", ignore), _patterns("protect", protect), keep_going
+    )
     kind = kind_of(model)
     wanted = kind if as_ is None else parse_kind(as_)
+    mode = parse_mode(verify)
     with paused_gc():  # the graph is all that is made here, and it stays
         job = Job(
             model,
@@ -124,13 +145,22 @@ def optimize(
             stop_after=stop_after,
             seed=seed,
             allow_links=allow_links,
+            rules=rules,
+            selection=selection,
             progress=progress,
         )
-        job.compile(verify=verify, keep_original=evaluate is not None or bench)
-    if verify:
+        job.compile(verify=mode, keep_original=evaluate is not None or bench, timed=stats)
+    if mode:
         job.check()
     if evaluate is not None:
         job.evaluate(evaluate, max_drop)
     if bench:
         job.bench()
     return Result(job.report, job.journal, job.model, wanted, model, job.target)
+
+
+def _patterns(name: str, given: Sequence[str]) -> tuple[str, ...]:
+    """The patterns of an argument. A text alone would be taken for a list of letters."""
+    if isinstance(given, str) or not all(isinstance(item, str) for item in given):
+        raise UsageError(f"{name} cannot be {given!r}", hint=f"give a list of texts: {name}=['…']")
+    return tuple(given)

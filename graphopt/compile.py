@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,36 +14,46 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphopt.engine.assemble import Asked, Ruleful, accuracy_of, assemble
 from graphopt.engine.journal import Journal
-from graphopt.engine.passes import Pass, Progress, silent
+from graphopt.engine.names import check_names, remarks
+from graphopt.engine.passes import Progress, silent
 from graphopt.engine.pipeline import Pipeline
-from graphopt.engine.registry import presets
-from graphopt.engine.spec import parse, with_prerequisites
-from graphopt.errors import DataError, UsageError, VerificationError, nearest
+from graphopt.engine.selection import Selection
+from graphopt.errors import DataError, VerificationError
 from graphopt.interop.convert import to_ir
+from graphopt.interop.onnxscript import adapted
 from graphopt.ir.model import Model
+from graphopt.ir.protect import protect
 from graphopt.report.measure import measure
 from graphopt.report.report import Latency, PassSummary, Report
 from graphopt.rules.rule import Accuracy
 from graphopt.targets.target import Target, load_target
 
 if TYPE_CHECKING:
+    from graphopt.ir.edit import Editor
     from graphopt.runtime.package import Package
+    from graphopt.verify.modes import Mode, PassCheck
+    from graphopt.verify.record import Recorder
 
 _VERSIONS = ("graphopt", "onnx", "onnx-ir", "onnxruntime", "numpy")
 _BENCH_SECONDS = 3.0
-_WRONG = "run with --stop-after K to find the rewrite, and please report it"
 _TOO_LOSSY = "calibrate with real data (--data), or leave layers out (quant{skip=…})"
+_LEVELS = {Accuracy.EXACT: "-O1", Accuracy.FAST: "-O3"}
 _SAMPLES = 1
 
 
 class Job:
-    """A model on its way through a pipeline, with the report that grows on the way."""
+    """A model on its way through a pipeline, with the report that grows on the way.
+
+    Once it is prepared, `original` is the model as it was, `feeds` is what it is run on, and `no_feeds` says why there
+    is nothing to run it on, else None.
+    """
 
     def __init__(
         self,
         model: Any,
-        passes: str | Sequence[str | Pass],
+        passes: str | Sequence[Asked],
         *,
         target: str | Target,
         data: Any,
@@ -50,29 +61,68 @@ class Job:
         stop_after: int | None,
         seed: int,
         allow_links: bool,
+        rules: Ruleful | Iterable[Ruleful] = (),
+        selection: Selection | None = None,
         progress: Progress = silent,
     ) -> None:
         self._progress = progress
         self.target = target if isinstance(target, Target) else load_target(target)
-        self._accuracy = _accuracy(passes, accuracy)
-        self.passes, self._added = with_prerequisites(_passes(passes))
+        passes = adapted(passes)
+        self.accuracy = accuracy_of(passes, accuracy)
+        self.assembly = assemble(passes, rules)
+        self.passes, self._added = self.assembly.passes, self.assembly.added
+        self.selection = selection or Selection()
+        check_names(self.selection, self.passes)
         self._stop_after, self._seed = stop_after, seed
         self.seconds: dict[str, float] = {}
         with self._phase("load"):
             ir, source = to_ir(model, allow_links=allow_links)
             self.model = Model(ir, source)
             self.model.facts  # noqa: B018 - inferred here, so that its time counts as loading
+        protect(self.model, self.selection.protect)  # what names nothing is said before any work is done
         self._data_spec = data
         self._data: Iterable[dict[str, np.ndarray]] | None = None
-        self._original: Package | None = None
-        self._feeds: list[dict[str, np.ndarray]] = []
-        self._no_feeds: str | None = None
+        self.original: Package | None = None
+        self.feeds: list[dict[str, np.ndarray]] = []
+        self.no_feeds: str | None = None
         self._lossless: Package | None = None
+        self._recorder: Recorder | None = None
         self.journal = Journal()
-        path = source.path if source is not None else None
-        before = measure(self.model, path)
+        self.source = "a model in memory" if source is None or source.path is None else os.fspath(source.path)
+        self.report: Report
+
+    def compile(self, *, verify: Mode | None, keep_original: bool, timed: bool = False) -> None:
+        """Run the passes. `verify` keeps what `check` needs, `keep_original` what `evaluate` and `bench` need.
+
+        `timed`: measure each rule.
+
+        Raises `VerificationError` for a pass that changes what the model computes, if `verify` asks for each.
+        """
+        from graphopt.runtime.executor import executor
+
+        if verify:
+            executor().warm()
+        self._begin_report()
+        self._load_data()
+        shared: dict[str, Any] = {}
+        if verify or keep_original:
+            self.prepare()
+        pipeline = self._pipeline(
+            shared,
+            before_lossy=self._keep_lossless if verify else None,
+            after_pass=self._check_of_passes() if verify == "pass" else None,
+            watch=self._record if verify == "local" else None,
+            timed=timed,
+        )
+        with self._phase("passes"):
+            self.journal = pipeline.run(self.model)
+        self._summarise(shared)
+
+    def _begin_report(self) -> None:
+        source = self.model.source
+        before = measure(self.model, source.path if source is not None else None)
         self.report = Report(
-            source=os.fspath(path) if path is not None else "a model in memory",
+            source=self.source,
             target=self.target.name,
             before=before,
             after=dataclasses.replace(before),
@@ -83,33 +133,33 @@ class Job:
         if source is not None:
             self.report.before.file_bytes = source.size
 
-    def compile(self, *, verify: bool, keep_original: bool) -> None:
-        """Run the passes. `verify` keeps what `check` needs, `keep_original` what `evaluate` and `bench` need."""
-        from graphopt.runtime.executor import executor
+    def prepare(self) -> None:
+        """Keep the original, and choose what it is run on."""
         from graphopt.runtime.package import package
 
-        if verify:
-            executor().warm()
         self._load_data()
-        shared: dict[str, Any] = {}
-        if verify or keep_original:
-            with self._phase("verify"):
-                self._original = package(self.model.ir)
-                self._choose_feeds()
-        pipeline = Pipeline(
+        with self._phase("verify"):
+            self.original = package(self.model.ir)
+            self._choose_feeds()
+
+    def replay(self, watch: Callable[[Editor], None], before_lossy: Callable[[Model], None]) -> Journal:
+        """Run the passes and nothing else. `watch` and `before_lossy` as a `Pipeline` has them."""
+        self._load_data()
+        return self._pipeline({}, watch=watch, before_lossy=before_lossy).run(self.model)
+
+    def _pipeline(self, shared: dict[str, Any], **hooks: Any) -> Pipeline:
+        return Pipeline(
             self.passes,
             self.target,
-            accuracy=self._accuracy,
+            accuracy=self.accuracy,
             data=self._data,
             seed=self._seed,
             stop_after=self._stop_after,
             progress=self._progress,
             shared=shared,
-            before_lossy=self._keep_lossless if verify else None,
+            selection=self.selection,
+            **hooks,
         )
-        with self._phase("passes"):
-            self.journal = pipeline.run(self.model)
-        self._summarise(shared)
 
     def check(self) -> None:
         """Compare the result with the original: strictly up to the first lossy pass, by distance after it.
@@ -118,9 +168,10 @@ class Job:
         """
         from graphopt.runtime.package import package
 
-        strict = self._accuracy
+        strict = self.accuracy
         with self._phase("verify"):
             self._progress("verify", 0, None)
+            self._check_rewrites()
             if self._lossless is None:
                 self._validate(package(self.model.ir), strict, "the result")
             else:
@@ -130,20 +181,65 @@ class Job:
     def _validate(self, result: Package, accuracy: Accuracy, what: str) -> None:
         from graphopt.verify.validate import Verification, validate
 
-        assert self._original is not None
-        if self._no_feeds is not None:
-            self.report.verification = Verification("skipped", self._no_feeds, accuracy=accuracy.label)
+        assert self.original is not None
+        if self.no_feeds is not None:
+            self.report.verification = Verification("skipped", self.no_feeds, accuracy=accuracy.label)
             return
-        found = validate(self._original, result, self._feeds, accuracy=accuracy.label)
+        found = validate(self.original, result, self.feeds, accuracy=accuracy.label)
         found = dataclasses.replace(found, feeds="synthetic" if self._data is None else "data")
         self.report.verification = found
         if found.status == "failed":
             lossy = accuracy is Accuracy.APPROX
             raise VerificationError(
                 f"{what} does not compute what the original computes: {found.reason}",
-                where=self.report.source,
-                hint=f"nothing was written; {_TOO_LOSSY if lossy else _WRONG}",
+                where=self.source,
+                hint=f"nothing was written; {_TOO_LOSSY if lossy else self._to_bisect()}",
             )
+
+    def _check_of_passes(self) -> PassCheck | None:
+        from graphopt.verify.modes import PassCheck
+
+        if self.no_feeds is not None:
+            return None
+        assert self.original is not None
+        hint = f"nothing was written; {self._to_bisect()}"
+        return PassCheck(self.original, self.feeds, self.accuracy, self.source, hint)
+
+    def _record(self, editor: Editor) -> None:
+        from graphopt.verify.record import Recorder
+
+        self._recorder = Recorder(editor)
+
+    def _check_rewrites(self) -> None:
+        """Judge each rewrite on its own, if they were recorded. Raises `VerificationError` for the first wrong one."""
+        from graphopt.verify.modes import check_rewrites
+
+        if self._recorder is None or self.no_feeds is not None:
+            return
+        hint = f"nothing was written; {self._to_bisect()}"
+        found = check_rewrites(
+            self._recorder, self.feeds, self.passes, self.accuracy, where=self.source, hint=hint
+        )
+        self.report.notes.append(f"{found.compared} rewrite{'s' * (found.compared != 1)} compared one by one")
+        self.report.notes += [f"{count} not compared: {reason}" for reason, count in found.skipped.items()]
+
+    def _to_bisect(self) -> str:
+        """How to find the rewrite to blame."""
+        passes = ",".join(item.spelling() for item in self.passes if item.name not in self._added)
+        files = self.assembly.files
+        if self.model.source is None or self.model.source.path is None or (self.assembly.packs and not files):
+            return f"find the rewrite to blame: graphopt.bisect(model, {passes!r})"
+        words = ["graphopt", "bisect", self.source, "-p", passes]
+        words += [word for file in files for word in ("--rules", file)]
+        if self.accuracy in _LEVELS:
+            words.append(_LEVELS[self.accuracy])
+        if self.target.name != "onnx":
+            words += ["-t", self.target.name]
+        if isinstance(self._data_spec, str | os.PathLike):
+            words += ["--data", os.fspath(self._data_spec)]
+        if self._seed:
+            words += ["--seed", str(self._seed)]
+        return f"find the rewrite to blame: {shlex.join([*words, *self.selection.spelled()])}"
 
     def _choose_feeds(self) -> None:
         """Samples that the original and the result are run on: the caller's, or made up from the inputs."""
@@ -151,14 +247,14 @@ class Job:
         from graphopt.verify.validate import made_up_feeds
 
         if self._data is not None:
-            self._feeds = list(itertools.islice(self._data, _SAMPLES))
+            self.feeds = list(itertools.islice(self._data, _SAMPLES))
             return
         try:
-            self._feeds = made_up_feeds(
-                self.model.ir, self._original, facts=self.model.facts, samples=_SAMPLES, seed=self._seed
+            self.feeds = made_up_feeds(
+                self.model.ir, self.original, facts=self.model.facts, samples=_SAMPLES, seed=self._seed
             )
         except (DataError, ExecutorError) as error:
-            self._no_feeds = error.what
+            self.no_feeds = error.what
 
     def evaluate(self, metric: Callable[[Any], float], max_drop: float | None) -> None:
         """Apply the metric to the original and the result.
@@ -168,11 +264,11 @@ class Job:
         from graphopt.runtime.package import package
         from graphopt.runtime.run import open_session
 
-        assert self._original is not None
+        assert self.original is not None
         with self._phase("evaluate"):
             self._progress("evaluate", 0, None)
             values = []
-            for candidate in (self._original, package(self.model.ir)):
+            for candidate in (self.original, package(self.model.ir)):
                 with open_session(candidate, optimized=True, repeated=True) as session:
                     values.append(float(metric(session.run)))
         self.report.metric_before, self.report.metric_after = values
@@ -185,18 +281,18 @@ class Job:
         from graphopt.runtime.latency import latency
         from graphopt.runtime.package import package
 
-        assert self._original is not None
-        if self._no_feeds is not None:
-            self.report.notes.append(f"no latency: {self._no_feeds}")
+        assert self.original is not None
+        if self.no_feeds is not None:
+            self.report.notes.append(f"no latency: {self.no_feeds}")
             return
         with self._phase("bench"):
             self._progress("bench", 0, None)
-            times = latency([self._original, package(self.model.ir)], self._feeds[0], _BENCH_SECONDS)
+            times = latency([self.original, package(self.model.ir)], self.feeds[0], _BENCH_SECONDS)
         before, after = (Latency(1e3 * t.median, 1e3 * t.low, 1e3 * t.high, t.runs) for t in times)
         self.report.latency_before, self.report.latency_after = before, after
 
     def _load_data(self) -> None:
-        if self._data_spec is None:
+        if self._data_spec is None or self._data is not None:
             return
         from graphopt.verify.data import load_data
 
@@ -211,6 +307,7 @@ class Job:
     def _summarise(self, shared: dict[str, Any]) -> None:
         report = self.report
         report.after = measure(self.model, None)
+        report.notes.extend(remarks(self.selection, self.passes, self.assembly.packs, self.accuracy))
         report.notes.extend(self.journal.notes)
         report.stopped_after = self._stop_after if self.journal.stopped else None
         report.calibration = shared.get("calibration")
@@ -229,6 +326,7 @@ class Job:
                     fired=record.fired,
                     tried=record.stats.tried,
                     declined=record.declined,
+                    rule_seconds=record.stats.seconds,
                     notes=record.notes,
                 )
             )
@@ -251,28 +349,6 @@ class Job:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-def _passes(passes: str | Sequence[str | Pass]) -> list[Pass]:
-    if isinstance(passes, str):
-        return parse(passes)
-    found: list[Pass] = []
-    for item in passes:
-        found += parse(item) if isinstance(item, str) else [item]
-    return found
-
-
-def _accuracy(passes: str | Sequence[str | Pass], asked: str | None) -> Accuracy:
-    """What was asked for, else that of the presets among the passes, else `close`."""
-    if asked is not None:
-        names = [a.label for a in Accuracy]
-        if asked not in names:
-            raise UsageError(f"there is no accuracy class {asked!r}", hint=nearest(asked, names))
-        return Accuracy[asked.upper()]
-    known = presets()
-    words = passes.replace(",", " ").split() if isinstance(passes, str) else [p for p in passes if isinstance(p, str)]
-    classes = [Accuracy[known[w].accuracy.upper()] for w in words if w in known]
-    return max(classes, default=Accuracy.CLOSE)
 
 
 def _versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "nearest",
+    "nearest_file",
 ]
 
 
@@ -100,6 +102,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}? Known: {', '.join(names)}"
     return f"known: {', '.join(names)}"
+
+
+def nearest_file(path: Path) -> str | None:
+    """A hint that names the file of the same folder whose name is nearest to that of `path`, if one is near."""
+    folder = path.parent
+    names = [p.name for p in folder.iterdir() if p.name != path.name] if folder.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"did you mean {str(folder / close[0])!r}?" if close else None
 
 
 def _rebuild(kind: type[GraphoptError], what: str, where: str | None, hint: str | None) -> GraphoptError:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from graphopt import Context, Node, Pass, Rule, Tensor, Value, op, rule
 
@@ -29,6 +29,12 @@ class Cleanup(Pass):
     """Remove dead nodes, identities, duplicate constants and computations that are done twice."""
 
     name = "cleanup"
+    rewrites: ClassVar[Mapping[str, str]] = {
+        "cleanup.dead": "What nobody reads is not computed.",
+        "cleanup.constant": "A Constant node is an initializer, which costs no node and can be shared.",
+        "cleanup.duplicate_constant": "Equal constants are one.",
+        "cleanup.common_subexpression": "The same operator on the same operands is computed once.",
+    }
 
     @classmethod
     def rules(cls) -> tuple[Rule[Any], ...]:
@@ -45,7 +51,7 @@ class Cleanup(Pass):
 def remove_dead(ctx: Context) -> None:
     """Remove nodes whose outputs nobody reads, initializers that nobody reads, functions that nobody calls."""
     for graph in list(ctx.model.graphs()):
-        ctx.edit.remove_dead("cleanup.dead", graph.unread())
+        ctx.remove_dead("cleanup.dead", graph.unread())
         for value in graph.initializers:
             if not value.use_count and not value.is_input:
                 ctx.edit.drop_initializer(value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from graphopt import Context, Node, Pass, Value
 
@@ -32,12 +34,15 @@ class Fold(Pass):
     """
 
     name = "fold"
+    rewrites: ClassVar[Mapping[str, str]] = {"fold": "What depends on constants only is a constant."}
 
     slack: int = 1 << 16
     budget: int = 1 << 28
     timeout: float = 60.0
 
     def run(self, ctx: Context) -> None:
+        if ctx.ignores("fold"):
+            return
         region = self._affordable(ctx, self._constant(ctx))
         if not region:
             return

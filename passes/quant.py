@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -23,6 +24,11 @@ class Quant(Pass):
     requires: ClassVar[tuple[str, ...]] = ("fuse",)
     settles: ClassVar[bool] = False
     accuracy: ClassVar[Accuracy] = Accuracy.APPROX
+    rewrites: ClassVar[Mapping[str, str]] = {
+        "quant.activation": "What an operator reads is rounded to integers, and back.",
+        "quant.weight": "A weight is stored as integers, with a scale for each output channel.",
+        "quant.bias": "A bias is stored as integers, in units of the scales of input and weight.",
+    }
 
     method: Literal["minmax", "percentile"] = "minmax"
     percentile: float = 99.99
@@ -41,7 +47,14 @@ class Quant(Pass):
             selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends),
         )
         done = quantize_static(
-            ctx.model, ctx.edit, ctx.target, options, ctx.data, seed=ctx.seed, progress=ctx.progress
+            ctx.model,
+            ctx.edit,
+            ctx.target,
+            options,
+            ctx.data,
+            seed=ctx.seed,
+            progress=ctx.progress,
+            decline=ctx.decline,
         )
         if done.calibration is not None:
             ctx.shared["calibration"] = "synthetic" if done.synthetic else "data"

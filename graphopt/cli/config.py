@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from graphopt.errors import UsageError, nearest
 
@@ -24,13 +24,18 @@ class Settings:
     """
 
     passes: str = ""
+    rules: tuple[Path, ...] = ()
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    protect: tuple[str, ...] = ()
+    keep_going: bool = False
     level: int | None = None
     target: str = "onnx"
     output: Path | None = None
     data: Path | None = None
     eval: str | None = None
     max_drop: float | None = None
-    verify: bool = True
+    verify: bool | Literal["end", "pass", "local"] = True
     bench: bool = False
     stop_after: int | None = None
     seed: int = 0
@@ -40,6 +45,12 @@ class Settings:
     allow_links: bool = False
     json: str | None = None
     stats: bool = False
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """Which rewrites are made, as `graphopt.optimize` takes it."""
+        names = ("rules", "select", "ignore", "protect", "keep_going")
+        return {name: getattr(self, name) for name in names}
 
 
 class _BadValueError(ValueError):
@@ -111,6 +122,8 @@ def _relative(key: str, value: Any, folder: Path) -> Any:
     """Paths in a file start at the file's folder."""
     if key in ("output", "data"):
         return folder / value
+    if key == "rules":
+        return tuple(folder / path for path in value)
     if key == "eval" or (key == "json" and value != "-"):
         return str(folder / value)
     return value
@@ -143,7 +156,18 @@ def _list(value: Any) -> list[str]:
 
 
 def _passes(value: Any) -> str:
-    return ",".join(filter(None, (item.strip(", ") for item in _list(value))))
+    found = ",".join(filter(None, (item.strip(", ") for item in _list(value))))
+    if not found:
+        raise _BadValueError("it takes passes or presets; O0 is the preset without any")
+    return found
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, _list(value)))
+
+
+def _paths(value: Any) -> tuple[Path, ...]:
+    return tuple(map(_path, _list(value)))
 
 
 def _profiles(value: Any) -> tuple[str, ...]:
@@ -155,6 +179,13 @@ def _profiles(value: Any) -> tuple[str, ...]:
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise _BadValueError("it takes true or false")
+    return value
+
+
+def _mode(value: Any) -> Any:
+    """How closely a run is verified."""
+    if not isinstance(value, bool) and value not in ("end", "pass", "local"):
+        raise _BadValueError("it takes true, false, 'end', 'pass' or 'local'")
     return value
 
 
@@ -198,13 +229,18 @@ def _capabilities(value: Any) -> tuple[int, ...]:
 
 KEYS: dict[str, Callable[[Any], Any]] = {
     "passes": _passes,
+    "rules": _paths,
+    "select": _texts,
+    "ignore": _texts,
+    "protect": _texts,
+    "keep-going": _flag,
     "level": _whole(0, 3),
     "target": _text,
     "output": _path,
     "data": _path,
     "eval": _text,
     "max-drop": _percent,
-    "verify": _flag,
+    "verify": _mode,
     "bench": _flag,
     "stop-after": _whole(0),
     "seed": _whole(0),

@@ -11,7 +11,7 @@ import importlib
 import io
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -27,9 +27,19 @@ VERBS = {
     "run": "Optimize a model, verify it, and write it.",
     "inspect": "Show what is in a model, and what it costs to run.",
     "diff": "Compare two models, in structure and in weights.",
+    "explain": "Say where a rule fires, and where not and why.",
+    "bisect": "Find the first rewrite that makes a model bad, and write it down as a failing test.",
     "passes": "List the passes, their options, and the presets.",
-    "rules": "Look at the rewrite rules.",
+    "rules": "List, show, check, test and begin rewrite rules.",
     "targets": "List the places where a model may run.",
+}
+
+RULES_VERBS = {
+    "list": "List the rules: name, accuracy class, and what they state.",
+    "show": "Show a rule: both sides, accuracy, opset, targets, where it is defined.",
+    "check": "Try rules on random models, and compare what is computed before and after.",
+    "test": "Run the golden tests of rules.",
+    "new": "Begin a file of rules, with its tests.",
 }
 
 _EPILOG = """\b
@@ -39,6 +49,7 @@ Exit codes:
   2  usage                            6  target not available
   3  the input is not a valid model   130  interrupted
 """
+_ALONE = {"--verify": ("end", "pass", "local")}  # values that may follow; the first if none does
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -51,10 +62,28 @@ class _Verb(TyperCommand):
             typer.echo(self.get_help(ctx))
             ctx.exit()
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, [*_with_values(own), *args[len(own) :]])
         except _TyperUsageError as error:
             error.ctx = error.ctx or ctx  # not every one knows the verb
             raise
+
+
+def _with_values(args: list[str]) -> list[str]:
+    """The arguments, in which options that may stand alone have their value attached with `=`."""
+    made: list[str] = []
+    waiting = False
+    for arg in args:
+        if waiting:
+            known = _ALONE[made[-1]]
+            made[-1] += f"={arg if arg in known else known[0]}"
+            waiting = False
+            if arg in known:
+                continue
+        made.append(arg)
+        waiting = arg in _ALONE
+    if waiting:
+        made[-1] += f"={_ALONE[made[-1]][0]}"
+    return made
 
 
 class _Group(TyperGroup):
@@ -72,25 +101,42 @@ class _Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-class _Root(_Group):
-    """The group of all verbs, each made when it is asked for."""
+class _Lazy(_Group):
+    """A group of verbs, each made when it is asked for: the function `verb` of its module, if not named otherwise."""
+
+    verbs: ClassVar[dict[str, str]]
+    module: ClassVar[str] = "graphopt.cli.{}"
+    function: ClassVar[str] = "{}"
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(VERBS)
+        return list(self.verbs)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        module = importlib.import_module(f"graphopt.cli.{cmd_name}")
+        module = importlib.import_module(self.module.format(cmd_name))
         app = _typer()
-        if cmd_name == "rules":
-            app.callback(cls=_Group, subcommand_metavar="VERB", help=VERBS[cmd_name])(lambda: None)
-            _add(app, "list", module.list_rules)
-        else:
-            _add(app, cmd_name, getattr(module, cmd_name))
+        _add(app, cmd_name, getattr(module, self.function.format(cmd_name)))
         return typer.main.get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl(list(self.verbs.items()))
+
+
+class _Rules(_Lazy):
+    verbs = RULES_VERBS
+    module = "graphopt.cli.rules_{}"
+    function = "{}_rules"
+
+
+class _Root(_Lazy):
+    verbs = VERBS
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name != "rules":
+            return super().get_command(ctx, cmd_name)
+        app = _typer()
+        app.callback(cls=_Rules, subcommand_metavar="VERB", help=VERBS[cmd_name])(lambda: None)
+        return typer.main.get_command(app)
 
 
 def _typer() -> typer.Typer:
@@ -102,7 +148,8 @@ def _typer() -> typer.Typer:
 
 def _add(app: typer.Typer, name: str, function: Any) -> None:
     # What stands behind `-p fuse` may be more passes, so `run` takes arguments that it has no name for.
-    app.command(name, cls=_Verb, context_settings={**_HELP, "allow_extra_args": name == "run"})(function)
+    more = name in ("run", "bisect")
+    app.command(name, cls=_Verb, context_settings={**_HELP, "allow_extra_args": more})(function)
 
 
 def _version(wanted: bool) -> None:

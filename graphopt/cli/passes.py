@@ -6,35 +6,41 @@ import dataclasses
 import typing
 from typing import Any
 
+from graphopt.cli.flags import Rules
 
-def passes() -> None:
+
+def passes(rules: Rules = None) -> None:
     """List the passes, their options, and the presets."""
     from rich.console import Group
     from rich.text import Text
 
-    from graphopt.cli.terminal import show
-    from graphopt.engine.registry import pass_class, pass_names, presets
+    from graphopt.cli.terminal import log, show
+    from graphopt.engine.registry import broken, presets, usable_passes
+    from graphopt.engine.rules_file import load_rules_file
     from graphopt.report.table import table
 
     made = table("pass", "what it does", fold="what it does")
-    for name in pass_names():
-        kind = pass_class(name)
+    for kind in (*usable_passes(), *(kind for file in rules or () for kind in load_rules_file(file).passes)):
         lines = [kind.summary()]
         if kind.requires:
             lines.append(f"runs after {', '.join(kind.requires)}")
-        made.add_row(Text(name, style="bold"), "\n".join([*lines, *_options(kind)]))
+        made.add_row(Text(kind.name, style="bold"), "\n".join([*lines, *_options(kind)]))
     levels = table("preset", "passes", "accuracy", "what it allows", fold="what it allows")
     for name, preset in sorted(presets().items()):
         levels.add_row(Text(name, style="bold"), preset.passes or "none", preset.accuracy, preset.title)
     braces = Text("Options stand in braces: -p fuse,quant{method=percentile,per-channel=false}")
     show(Group(made, Text(), levels, Text(), braces))
+    for error in broken():
+        log(str(error))
 
 
 def _options(kind: Any) -> list[str]:
     """`method = minmax, or percentile`: each option with its default, and what else it takes."""
+    from graphopt.engine.passes import option_name
+
     hints = typing.get_type_hints(kind)
     return [
-        f"  {f.name.replace('_', '-')} = {_default(f.default)}{_others(f, hints)}" for f in dataclasses.fields(kind)
+        f"  {option_name(f.name)} = {_default(f.default)}{_others(f, hints)}" for f in dataclasses.fields(kind)
     ]
 
 

@@ -14,16 +14,20 @@ def show_plan(path: Path, settings: Settings) -> None:
     from rich.console import Group
     from rich.text import Text
 
+    from graphopt.engine.assemble import assemble
+    from graphopt.engine.names import check_names
     from graphopt.engine.registry import presets
-    from graphopt.engine.spec import parse, with_prerequisites
+    from graphopt.engine.selection import Selection
     from graphopt.report.table import table
 
     text, accuracy = pipeline_of(settings)
-    passes, added = with_prerequisites(parse(text))
+    plan = assemble(text, settings.rules)
+    passes = plan.passes
+    check_names(Selection(select=settings.select, ignore=settings.ignore), passes)
     made = table("", "pass", "why", "what it does", right=("",), fold="what it does")
     for number, item in enumerate(passes, 1):
         needs = [p.name for p in passes if item.name in p.requires]
-        why = f"needed by {', '.join(needs)}" if item.name in added else "asked for"
+        why = f"needed by {', '.join(needs)}" if item.name in plan.added else "asked for"
         made.add_row(str(number), item.spelling(), why, item.summary())
     preset = presets().get(text)
     accuracy = accuracy or (preset.accuracy if preset is not None else None)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli.config import Settings, resolve
-from graphopt.errors import UsageError
+from graphopt.cli.flags import Ignore, KeepGoing, Protect, Rules, Select
+from graphopt.errors import UsageError, nearest_file
 
 if TYPE_CHECKING:
     from graphopt.report.report import Report
@@ -28,6 +29,11 @@ def run(
             "fuse,quant{method=percentile}. Without it, the preset of -O. See: graphopt passes",
         ),
     ] = None,
+    rules: Rules = None,
+    select: Select = None,
+    ignore: Ignore = None,
+    protect: Protect = None,
+    keep_going: KeepGoing = None,
     level: Annotated[
         str | None,
         typer.Option(
@@ -81,11 +87,15 @@ def run(
         ),
     ] = None,
     verify: Annotated[
-        bool | None,
+        str | None,
         typer.Option(
-            "--verify/--no-verify", help="Check that the result computes what the original does. On by default."
+            "--verify",
+            metavar="[=end|pass|local]",
+            help="Check that the result computes what the original does: at the end (default), after each pass too, or "
+            "for each rewrite, whose region is computed before and after.",
         ),
     ] = None,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not check what the result computes.")] = False,
     bench: Annotated[
         bool | None, typer.Option("--bench", help="Time the original and the result under ONNX Runtime, in turns.")
     ] = None,
@@ -118,7 +128,7 @@ def run(
     ] = None,
     stats: Annotated[
         bool | None,
-        typer.Option("--stats", help="Show for each rule how often it was tried, fired and declined, and why."),
+        typer.Option("--stats", help="Show for each rule how often it was tried, fired, declined and why; its time."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -140,12 +150,15 @@ def run(
     graphopt run model.onnx -p fuse,quant -t ort-cpu --data samples.npz
     graphopt run model.onnx -O3 -t tensorrt-rtx -o model.engine --sm 86,89
     """
-    path, passes = _positional([model, *ctx.args], passes or [])
+    if no_verify and verify:
+        raise UsageError("--verify and --no-verify exclude each other")
+    path, passes = positional([model, *ctx.args], passes or [], rules or [])
     flags: dict[str, Any] = {
-        "passes": passes or None, "level": level, "target": target, "output": output, "data": data,
-        "eval": evaluate, "max-drop": max_drop, "verify": verify, "bench": bench, "stop-after": stop_after,
-        "seed": seed, "external-data": external_data, "sm": sm, "profile": profile or None,
-        "allow-links": allow_links, "json": json, "stats": stats,
+        "passes": passes or None, "rules": rules or None, "select": select or None, "ignore": ignore or None,
+        "protect": protect or None, "keep-going": keep_going, "level": level, "target": target, "output": output,
+        "data": data, "eval": evaluate, "max-drop": max_drop, "verify": False if no_verify else verify,
+        "bench": bench, "stop-after": stop_after, "seed": seed, "external-data": external_data, "sm": sm,
+        "profile": profile or None, "allow-links": allow_links, "json": json, "stats": stats,
     }  # fmt: skip
     settings = resolve(flags, config)
     _check(path, settings)
@@ -157,18 +170,22 @@ def run(
         _run(path, settings, verbose=verbose, quiet=quiet)
 
 
-def _positional(given: list[str], passes: list[str]) -> tuple[Path, list[str]]:
+def positional(given: list[str], passes: list[str], rules: list[str]) -> tuple[Path, list[str]]:
     """The model, and the passes: those behind `-p fuse quant` arrive as arguments of their own."""
     if len(given) > 1 and passes:
         from graphopt.engine.registry import pass_names, presets
+        from graphopt.engine.rules_file import load_rules_file
 
-        known = {*pass_names(), *presets()}
+        files = [load_rules_file(file) for file in rules]
+        known = {*pass_names(), *presets(), *(kind.name for file in files for kind in file.passes)}
         more = [word for word in given if word.partition("{")[0].strip(",") in known]
         given = [word for word in given if word not in more]
         passes = [*passes, *more]
     if len(given) != 1:
         extra = repr(given[1]) if given else "passes only"
-        raise UsageError(f"one model at a time, but there is {extra}", hint="see graphopt run --help")
+        is_code = given[1:] and given[1].endswith(".py")
+        hint = "each file of rules has a --rules of its own" if is_code else "see graphopt run --help"
+        raise UsageError(f"one model at a time, but there is {extra}", hint=hint)
     return Path(given[0]), passes
 
 
@@ -178,12 +195,7 @@ def _check(path: Path, settings: Settings) -> None:
     from graphopt.emit.emitter import emitter_for
     from graphopt.targets.target import load_target
 
-    if not _is_there(path):
-        raise UsageError("there is no such file", where=str(path), hint=_nearest_file(path))
-    if path.is_dir():
-        raise UsageError("is a directory, not a file", where=str(path))
-    if settings.max_drop is not None and settings.eval is None:
-        raise UsageError("--max-drop needs a metric", hint="give one with --eval FILE.py:FUNCTION")
+    check_input(path, settings)
     output = output_path(path, settings)
     emitter_for(output, load_target(settings.target).name)
     if _is_there(output) and output.is_dir():
@@ -194,6 +206,16 @@ def _check(path: Path, settings: Settings) -> None:
         raise UsageError("the output's folder does not exist", where=str(output), hint=f"mkdir -p {output.parent}")
     if settings.json is not None:
         check_place(settings.json, path, output)
+
+
+def check_input(path: Path, settings: Settings) -> None:
+    """Say what is wrong with the model's path, the data and the gate before any work is done."""
+    if not _is_there(path):
+        raise UsageError("there is no such file", where=str(path), hint=nearest_file(path))
+    if path.is_dir():
+        raise UsageError("is a directory, not a file", where=str(path))
+    if settings.max_drop is not None and settings.eval is None:
+        raise UsageError("--max-drop needs a metric", hint="give one with --eval FILE.py:FUNCTION")
     if settings.data is not None and not _is_there(settings.data):
         hint = "give an .npz or .npy file, or a folder of them"
         raise UsageError("there is no such data", where=str(settings.data), hint=hint)
@@ -207,15 +229,6 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise UsageError(f"is no path: {error.strerror}", where=str(path)) from None
-
-
-def _nearest_file(path: Path) -> str | None:
-    from difflib import get_close_matches
-
-    folder = path.parent
-    names = [p.name for p in folder.iterdir() if p.name != path.name] if folder.is_dir() else []
-    close = get_close_matches(path.name, names, n=1, cutoff=0.6)
-    return f"did you mean {str(folder / close[0])!r}?" if close else None
 
 
 def output_path(path: Path, settings: Settings) -> Path:
@@ -250,12 +263,14 @@ def _run(path: Path, settings: Settings, *, verbose: bool, quiet: bool) -> None:
         result = graphopt.optimize(
             path,
             passes,
+            **settings.choice,
             target=settings.target,
             data=settings.data,
             evaluate=metric,
             verify=settings.verify,
             accuracy=accuracy,
             bench=settings.bench,
+            stats=settings.stats,
             stop_after=settings.stop_after,
             seed=settings.seed,
             allow_links=settings.allow_links,

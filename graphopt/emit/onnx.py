@@ -46,6 +46,12 @@ class OnnxEmitter(Emitter):
         return Emitted(written.files, written.model_bytes + written.data_bytes, notes)
 
 
+def check_structure(model: Model, path: Path) -> None:
+    """What `emit` checks before it writes to `path`. Raises `VerificationError`."""
+    with _minimal_imports(model):
+        _check(model, path)
+
+
 def _check(model: Model, path: Path) -> None:
     """onnx's checker on the structure: it looks for the files of external data, so no tensor keeps any."""
     from graphopt.ir.dump import dump
@@ -65,7 +71,7 @@ def _check(model: Model, path: Path) -> None:
         raise VerificationError(
             f"the result is not a valid ONNX model: {' '.join(str(error).split())}",
             where=os.fspath(path),
-            hint="nothing was written; find the rewrite to blame with --stop-after",
+            hint="nothing was written; find the rewrite to blame with graphopt bisect",
         ) from error
 
 

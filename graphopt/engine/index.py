@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
-import dis
-import functools
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import onnx_ir as oir
 
 from graphopt.ir.model import Model
 from graphopt.rules.match import Pattern
 from graphopt.rules.rule import Rule
 
-_ARITHMETIC = {"+": "Add", "-": "Sub", "*": "Mul", "/": "Div", "**": "Pow", "@": "MatMul"}
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One left side of one rule, under the name that the journal gives it."""
+    """One left side of one rule, under the name that the journal gives it; `number` counts all left sides."""
 
     name: str
     rule: Rule[Any]
     pattern: Pattern
+    number: int
 
 
 class RuleIndex:
-    """The left sides of rules by (domain, root operator): larger patterns first, then by name.
+    """The left sides of rules by (domain, root operator): larger patterns first, then by name, then as they are given.
 
-    Left sides that need an operator that the model neither has nor can get from these rules are left out.
-    `depth` and `operands` are those of the deepest and the widest pattern kept.
+    Left sides that need an operator that the model does not have wait until a rewrite makes one: see `admit`.
+    `depth` and `operands` are those of the deepest and the widest pattern in use.
     """
 
     def __init__(self, rules: Sequence[tuple[str, Rule[Any]]], model: Model) -> None:
-        known = _reachable({node.op_type for graph in model.raw_graphs() for node in graph}, rules)
         self._by_root: dict[tuple[str, str], list[Entry]] = {}
+        sides = [(name, rule, pattern) for name, rule in rules for pattern in rule.patterns]
+        self._waiting = [Entry(*side, number) for number, side in enumerate(sides)]
+        self._known: set[str] = set()
         self.depth = self.operands = 1
         self.several_outputs = False
-        for name, rule in rules:
-            for pattern in rule.patterns:
-                if not pattern.possible(known):
-                    continue
-                self.depth = max(self.depth, pattern.depth)
-                self.operands = max(self.operands, pattern.operands)
-                self.several_outputs |= len(pattern.outputs) > 1
-                for root in pattern.roots:
-                    self._by_root.setdefault(root, []).append(Entry(name, rule, pattern))
-        for entries in self._by_root.values():
-            entries.sort(key=lambda e: (-e.pattern.size, e.name))
+        self.admit(node for graph in model.raw_graphs() for node in graph)
+
+    def admit(self, nodes: Iterable[oir.Node]) -> None:
+        """Take in the left sides that these nodes, which are or have come into the model, make possible.
+
+        A match of one of them has such a node in it, so what a rewrite touched is all that has to be looked at.
+        """
+        new = {node.op_type for node in nodes} - self._known
+        if not new:
+            return
+        self._known |= new
+        waiting, self._waiting = self._waiting, []
+        for entry in waiting:
+            pattern = entry.pattern
+            if not pattern.possible(self._known):
+                self._waiting.append(entry)
+                continue
+            self.depth = max(self.depth, pattern.depth)
+            self.operands = max(self.operands, pattern.operands)
+            self.several_outputs |= len(pattern.outputs) > 1
+            for root in pattern.roots:
+                entries = self._by_root.setdefault(root, [])
+                entries.append(entry)
+                entries.sort(key=lambda e: (-e.pattern.size, e.name, e.number))
 
     def __contains__(self, root: tuple[str, str]) -> bool:
         return root in self._by_root
@@ -57,39 +70,3 @@ class RuleIndex:
 
     def get(self, root: tuple[str, str]) -> list[Entry]:
         return self._by_root.get(root, [])
-
-
-def _reachable(present: set[str], rules: Sequence[tuple[str, Rule[Any]]]) -> set[str]:
-    """The operators that a graph with these may have after any of the rules."""
-    known, waiting = {*present, "Identity"}, list(dict.fromkeys(rule for _, rule in rules))
-    while True:
-        ready = [r for r in waiting if any(p.possible(known) for p in r.patterns)]
-        if not ready:
-            return known
-        waiting = [r for r in waiting if r not in ready]
-        for rule in ready:
-            known |= _named(rule.function)
-
-
-@functools.cache
-def _named(function: Callable[..., Any]) -> frozenset[str]:
-    """All that may be the name of an operator in a function and in the functions that it calls."""
-    found: set[str] = set()
-    pending: list[Any] = [function]
-    seen: set[Any] = set()
-    while pending:
-        item = pending.pop()
-        code = getattr(item, "__code__", item)
-        if not isinstance(code, types.CodeType) or code in seen:
-            continue
-        seen.add(code)
-        found.update(code.co_names)
-        found.update(c for c in code.co_consts if isinstance(c, str))
-        instructions = list(dis.get_instructions(code))
-        found.update(_ARITHMETIC[i.argrepr] for i in instructions if i.argrepr in _ARITHMETIC)
-        if any(i.opname == "UNARY_NEGATIVE" for i in instructions):
-            found.add("Neg")
-        pending.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
-        scope = getattr(item, "__globals__", {})
-        pending.extend(scope[name] for name in code.co_names if isinstance(scope.get(name), types.FunctionType))
-    return frozenset(found)

@@ -41,9 +41,10 @@ class PassRecord:
 
 
 class Journal:
-    """Collects the entries and the records of the passes of one run."""
+    """Collects the entries and the records of the passes of one run. `timed`: with the time of each rule."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, timed: bool = False) -> None:
+        self._timed = timed
         self.entries: list[Entry] = []
         self.records: dict[str, PassRecord] = {}
         self.notes: list[str] = []
@@ -57,7 +58,7 @@ class Journal:
     @contextmanager
     def recording(self, name: str) -> Iterator[PassRecord]:
         """Within, rewrites and time count for the pass `name`."""
-        record = self.records.setdefault(name, PassRecord(name))
+        record = self.records.setdefault(name, PassRecord(name, stats=RuleStats(timed=self._timed)))
         start, rewrites = time.perf_counter(), len(self.entries)
         try:
             yield record

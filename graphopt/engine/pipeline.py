@@ -10,9 +10,11 @@ import numpy as np
 
 from graphopt.engine.journal import Journal
 from graphopt.engine.passes import Context, Pass, Progress, silent
+from graphopt.engine.selection import Selection
 from graphopt.errors import GraphoptError
 from graphopt.ir.edit import Change, Editor, StopRewriting
 from graphopt.ir.model import Model
+from graphopt.ir.protect import protect
 from graphopt.rules.rule import Accuracy
 from graphopt.targets.target import Target
 
@@ -25,7 +27,10 @@ class Pipeline:
 
     Passes that settle are repeated, as a group, until a round of them rewrites nothing: a fold may
     make a fusion possible and the other way round. `stop_after`: the last ordinal to apply.
-    `before_lossy` is called with the model before the first pass that changes values by design.
+    `before_lossy` is called with the model before the first pass that changes values by design, `after_pass` with
+    a pass that has changed the model and the ordinals of its first and last rewrite, `watch` with the editor before
+    anything is changed. `selection`: which rewrites the user wants to have or to leave out. `timed`: measure the time
+    that each rule takes, which costs a little itself.
     """
 
     passes: Sequence[Pass]
@@ -37,16 +42,33 @@ class Pipeline:
     progress: Progress = silent
     shared: dict[str, Any] = field(default_factory=dict)
     before_lossy: Callable[[Model], None] | None = None
+    after_pass: Callable[[Pass, Model, int, int], None] | None = None
+    watch: Callable[[Editor], None] | None = None
+    selection: Selection = field(default_factory=Selection)
+    timed: bool = False
 
     def run(self, model: Model) -> Journal:
-        """Apply the passes to `model`; the journal of what they did."""
-        journal = Journal()
+        """Apply the passes to `model`; the journal of what they did.
+
+        Raises `UsageError` if there is nothing in the model that `selection` protects by name.
+        """
+        journal = Journal(timed=self.timed)
+        protection = protect(model, self.selection.protect)
+        self._off: set[str] = set()
         self._changes: list[Change] = []
         self._swept: dict[tuple[str, ...], int] = {}
         if self.passes and model.leave_ir_3():
             journal.notes.append("IR version 4 from here on, in which initializers are no graph inputs")
-        editor = Editor(model, stop_after=self.stop_after, on_commit=journal.commit)
-        editor.listen(self._changes.append)
+        editor = Editor(
+            model,
+            stop_after=self.stop_after,
+            on_commit=journal.commit,
+            protection=protection,
+            ignored=self.selection.ignores if self.selection.ignore else None,
+        )
+        editor.listen(self._note)
+        if self.watch is not None:
+            self.watch(editor)
         lossless = self.before_lossy is not None
         try:
             for group in self._groups():
@@ -57,6 +79,14 @@ class Pipeline:
         except StopRewriting:
             journal.stopped = True
         return journal
+
+    def _note(self, change: Change) -> None:
+        """Remember a change for the passes that only look at what changed; of a new graph they look at everything."""
+        if change.whole:
+            self._changes.clear()
+            self._swept.clear()
+        else:
+            self._changes.append(change)
 
     def _groups(self) -> list[list[Pass]]:
         """Runs of passes that settle together; each other pass stands alone, and is tidied up after.
@@ -81,15 +111,17 @@ class Pipeline:
             for item in group:
                 before = editor.ordinal
                 self._run_pass(item, model, editor, journal)
+                if self.after_pass is not None and editor.ordinal > before:
+                    self.after_pass(item, model, before + 1, editor.ordinal)
                 quiet = quiet + 1 if editor.ordinal == before else 0
                 if round_number and quiet >= distinct:
                     return
             if not group[0].settles or quiet >= distinct:
                 return
-        last = [e.rule for e in journal.entries[-4:]]
+        last = [f"{e.rule} at {e.at!r}" for e in journal.entries[-4:]]
         raise GraphoptError(
             f"the passes {', '.join(p.name for p in group)} still change the model after {_MAX_ROUNDS} rounds",
-            hint=f"two of them undo each other; the last rewrites: {', '.join(last)}",
+            hint=f"two of them undo each other; the last rewrites: {' → '.join(last)}",
         )
 
     def _run_pass(self, item: Pass, model: Model, editor: Editor, journal: Journal) -> None:
@@ -108,6 +140,8 @@ class Pipeline:
                 shared=self.shared,
                 changes=self._changes,
                 swept=self._swept,
+                selection=self.selection,
+                off=self._off,
             )
             try:
                 item.run(context)

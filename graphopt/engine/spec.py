@@ -6,21 +6,23 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
-from graphopt.engine.passes import Pass
+from graphopt.engine.passes import Pass, option_name
 from graphopt.engine.registry import pass_class, presets
 from graphopt.errors import UsageError, nearest
 
 _ITEM = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*(?:\{([^{}]*)\})?\s*")
+_NONE: Mapping[str, type[Pass]] = types.MappingProxyType({})
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
-def parse(text: str) -> list[Pass]:
+def parse(text: str, more: Mapping[str, type[Pass]] = _NONE) -> list[Pass]:
     """The passes that `text` names, in order; prerequisites are not added yet.
 
-    Items are separated by commas or spaces. Raises UsageError for what cannot be read, an unknown
-    pass, option or value.
+    Items are separated by commas or spaces. `more`: passes that are known besides those that are installed. Raises
+    UsageError for what cannot be read, an unknown pass, option or value.
     """
     found: list[Pass] = []
     position = 0
@@ -32,16 +34,16 @@ def parse(text: str) -> list[Pass]:
         name, options = match.group(1), match.group(2)
         preset = presets().get(name)
         if preset is not None and options is None:
-            found += parse(preset.passes)
+            found += parse(preset.passes, more)
         else:
-            found.append(_make(name, options or ""))
+            found.append(_make(name, options or "", more))
         position = match.end()
         if position < len(text) and text[position] == ",":
             position += 1
     return found
 
 
-def with_prerequisites(passes: list[Pass]) -> tuple[list[Pass], list[str]]:
+def with_prerequisites(passes: list[Pass], more: Mapping[str, type[Pass]] = _NONE) -> tuple[list[Pass], list[str]]:
     """The pipeline with missing prerequisites put before the passes that need them, and the names added."""
     result: list[Pass] = []
     added: list[str] = []
@@ -50,7 +52,7 @@ def with_prerequisites(passes: list[Pass]) -> tuple[list[Pass], list[str]]:
     def require(item: Pass, asked: bool) -> None:
         for name in item.requires:
             if name not in have:
-                require(pass_class(name)(), asked=False)
+                require(pass_class(name, more)(), asked=False)
         if not asked:
             added.append(item.name)
         have.add(item.name)
@@ -61,9 +63,9 @@ def with_prerequisites(passes: list[Pass]) -> tuple[list[Pass], list[str]]:
     return result, added
 
 
-def _make(name: str, options: str) -> Pass:
-    kind = pass_class(name)
-    known = {f.name.replace("_", "-"): f for f in dataclasses.fields(kind)}
+def _make(name: str, options: str, more: Mapping[str, type[Pass]]) -> Pass:
+    kind = pass_class(name, more)
+    known = {option_name(f.name): f for f in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for item in filter(None, (o.strip() for o in options.split(","))):

@@ -17,39 +17,42 @@ from onnx_ir import serde
 from graphopt.ir.collector import paused_gc
 
 
-def clone(model: oir.Model) -> oir.Model:
+def clone(model: oir.Model, values: dict[oir.Value, oir.Value] | None = None) -> oir.Model:
     """A copy with its own graphs, bodies, functions, nodes, values, types and names; the weights are shared.
 
-    Linear in nodes and values.
+    Linear in nodes and values. `values` is filled with the copies of the main graph's values, and those in its bodies.
     """
     with paused_gc():
         return oir.Model(
-            _Cloner().graph(model.graph),
+            Cloner(values).graph(model.graph),
             ir_version=model.ir_version,
             producer_name=model.producer_name,
             producer_version=model.producer_version,
             domain=model.domain,
             model_version=model.model_version,
             doc_string=model.doc_string,
-            functions=[_Cloner().function(f) for f in model.functions.values()],
+            functions=[Cloner().function(f) for f in model.functions.values()],
             metadata_props=dict(model.metadata_props),
             device_configurations=model.device_configurations,
         )
 
 
-class _Cloner:
-    """Copies of one scope and the bodies within it; a value is copied where it is first met."""
+class Cloner:
+    """Copies of one scope and the bodies within it; a value is copied where it is first met.
 
-    def __init__(self) -> None:
-        self._values: dict[oir.Value, oir.Value] = {}
+    `values`: copies that there are already, by what they are copies of; those that are made are added.
+    """
+
+    def __init__(self, values: dict[oir.Value, oir.Value] | None = None) -> None:
+        self.values = {} if values is None else values
 
     def graph(self, graph: oir.Graph) -> oir.Graph:
-        inputs = [self._value(v) for v in graph.inputs]
-        initializers = [self._value(v) for v in graph.initializers.values()]
-        nodes = [self._node(node) for node in graph]
+        inputs = [self.value(v) for v in graph.inputs]
+        initializers = [self.value(v) for v in graph.initializers.values()]
+        nodes = [self.node(node) for node in graph]
         copied = oir.Graph(
             inputs,
-            [self._value(v) for v in graph.outputs],
+            [self.value(v) for v in graph.outputs],
             nodes=nodes,
             initializers=initializers,
             doc_string=graph.doc_string,
@@ -69,14 +72,14 @@ class _Cloner:
             attributes=[self._attribute(a) for a in function.attributes.values()],
         )
 
-    def _node(self, node: oir.Node) -> oir.Node:
+    def node(self, node: oir.Node) -> oir.Node:
         copied = oir.Node(
             node.domain,
             node.op_type,
-            [None if v is None else self._value(v) for v in node.inputs],
+            [None if v is None else self.value(v) for v in node.inputs],
             [self._attribute(a) for a in node.attributes.values()],
             overload=node.overload,
-            outputs=[self._value(v) for v in node.outputs],
+            outputs=[self.value(v) for v in node.outputs],
             version=node.version,
             name=node.name,
             doc_string=node.doc_string,
@@ -86,10 +89,10 @@ class _Cloner:
         _copy_meta(node, copied)
         return copied
 
-    def _value(self, value: oir.Value) -> oir.Value:
-        copied = self._values.get(value)
+    def value(self, value: oir.Value) -> oir.Value:
+        copied = self.values.get(value)
         if copied is None:
-            copied = self._values[value] = oir.Value(
+            copied = self.values[value] = oir.Value(
                 name=value.name,
                 type=None if value.type is None else _type(value.type),
                 shape=None if value.shape is None else value.shape.copy(),
@@ -120,7 +123,7 @@ class _Cloner:
     def _placed(self, configuration: Any) -> Any:
         """A node's placement on devices names values, which must be those of the copy."""
         specs = [
-            spec if spec.value is None else dataclasses.replace(spec, value=self._value(spec.value))
+            spec if spec.value is None else dataclasses.replace(spec, value=self.value(spec.value))
             for spec in configuration.sharding_specs
         ]
         return dataclasses.replace(configuration, sharding_specs=tuple(specs))

@@ -27,10 +27,14 @@ def apply(editor: Editor, draft: Draft) -> Change:
         _check_types(editor, draft)
     _prune(draft)
     renames = _plan_outputs(editor, draft)
+    if editor.protection is not None:
+        editor.protection.check(editor, draft, renames)
     anchor = _place(editor, draft)
 
     _attach_constants(draft)
     _insert(editor, draft, anchor)
+    for domain in {node.domain for node in draft.nodes} - {""}:
+        editor.model.facts.import_domain(domain, draft.graph)
     before, moved = _redirect(draft)
     _rename(editor, draft, renames)
     _describe(draft)
@@ -302,6 +306,8 @@ def _sweep(editor: Editor, pending: list[oir.Node]) -> tuple[list[str], list[oir
         node = pending.pop()
         if not model.is_alive(node) or any(count_uses(o) or o.is_graph_output() for o in node.outputs):
             continue
+        if editor.protection is not None and node in editor.protection.pinned:
+            continue
         for inner in _with_bodies(node, model.dead_graphs):
             for i, value in enumerate(inner.inputs):
                 if value is None:
@@ -340,6 +346,8 @@ def _with_bodies(node: oir.Node, dead: set[oir.Graph]) -> Iterable[oir.Node]:
 def _drop_if_unused(editor: Editor, value: oir.Value) -> None:
     graph = value.graph
     if not value.is_initializer() or value.is_graph_input() or value.is_graph_output():
+        return
+    if editor.protection is not None and value in editor.protection.values:
         return
     if isinstance(graph, oir.Graph) and value.name is not None and value.name in graph.initializers:
         del graph.initializers[value.name]

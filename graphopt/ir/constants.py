@@ -138,7 +138,7 @@ def _of_constant(node: oir.Node) -> oir.TensorProtocol | None:
         attr = node.attributes.get(name)
         if attr is not None and not attr.is_ref():
             text = [attr.value] if name == "value_string" else list(attr.value)
-            return oir.StringTensor(text[:1] if name == "value_string" else text, shape=_text_shape(name, text))
+            return oir.StringTensor([t.encode() for t in text], shape=_text_shape(name, text))
     return None
 
 

@@ -46,7 +46,7 @@ class Change:
 
     `ordinal` counts from 1 within a run. `at` names the anchor. `added` are the new nodes that are in
     the graph, `removed` the names of those that are gone. `freed` are nodes that lost a reader, `moved`
-    those that read something else than before.
+    those that read something else than before. `whole`: another graph took the place of the model's own.
     """
 
     ordinal: int
@@ -57,3 +57,4 @@ class Change:
     removed: tuple[str, ...]
     freed: tuple[oir.Node, ...]
     moved: tuple[oir.Node, ...]
+    whole: bool = False

@@ -17,7 +17,7 @@ from graphopt.ir.load import TYPE
 from graphopt.ir.tensors import bytes_needed
 from graphopt.ir.wire import SMALL
 
-__all__ = ["Place", "dump", "tensor_bytes"]
+__all__ = ["Dump", "Place", "dump", "tensor_bytes"]
 
 Place = Callable[[onnx.TensorProto, ir.TensorProtocol, bool], None]
 """Called with a written header, its tensor of more than 1 KiB, and whether it is an initializer."""
@@ -28,7 +28,7 @@ _FUNCTION_TYPES_SINCE = 10  # IR version; before, onnx_ir keeps types of functio
 
 def dump(model: ir.Model, place: Place) -> onnx.ModelProto:
     """The model as a proto; `place` says what stands for each payload above 1 KiB."""
-    return _Dump(model, place).proto
+    return Dump(place).model(model)
 
 
 def tensor_bytes(tensor: ir.TensorProtocol) -> int:
@@ -38,10 +38,14 @@ def tensor_bytes(tensor: ir.TensorProtocol) -> int:
     return bytes_needed(tensor.dtype, tensor.shape.numpy())
 
 
-class _Dump:
-    def __init__(self, model: ir.Model, place: Place) -> None:
+class Dump:
+    """Writes a model or parts of one; `place` as for `dump`."""
+
+    def __init__(self, place: Place) -> None:
         self.place = place
-        self.proto = proto = onnx.ModelProto(ir_version=model.ir_version)
+
+    def model(self, model: ir.Model) -> onnx.ModelProto:
+        proto = onnx.ModelProto(ir_version=model.ir_version)
         for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
             if value := getattr(model, field):
                 setattr(proto, field, value)
@@ -53,7 +57,9 @@ class _Dump:
         self.graph(proto.graph, model.graph)
         own_types = model.ir_version >= _FUNCTION_TYPES_SINCE
         for function in model.functions.values():
-            self.function(proto.functions.add(), function, own_types)
+            out = proto.functions.add()
+            self.function(out, function, None if own_types else proto.graph)
+        return proto
 
     def graph(self, out: onnx.GraphProto, graph: ir.Graph) -> None:
         if graph.name:
@@ -86,7 +92,10 @@ class _Dump:
                 _annotation(out, value)
         _strings(out.metadata_props, graph.metadata_props)
 
-    def function(self, out: onnx.FunctionProto, function: ir.Function, own_types: bool) -> None:
+    def function(
+        self, out: onnx.FunctionProto, function: ir.Function, types_in: onnx.GraphProto | None = None
+    ) -> None:
+        """`types_in`: a graph that holds the types of the function's values, under the function's name."""
         for field in ("domain", "name", "overload", "doc_string"):
             if value := getattr(function, field):
                 setattr(out, field, value)
@@ -103,8 +112,8 @@ class _Dump:
         for node in function:
             self.node(out.node.add(), node)
             values.extend(node.outputs)
-        prefix = "" if own_types else f"{function.domain}::{function.name}/"
-        infos = out.value_info if own_types else self.proto.graph.value_info
+        infos = (out if types_in is None else types_in).value_info
+        prefix = "" if types_in is None else f"{function.domain}::{function.name}/"
         for value in values:
             if _is_typed(value):
                 _value(infos.add(), value, prefix)

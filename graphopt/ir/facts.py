@@ -6,7 +6,7 @@ nothing else changes, because a rewrite keeps the type of what it replaces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import onnx
@@ -48,7 +48,7 @@ class Facts:
         self._well_formed: set[tuple[str, str, int, int]] = set()  # kinds of nodes without attributes, seen and fine
         self.translator = Translator()
         self._facts: dict[oir.Value, Fact] = {}
-        self._imports: dict[oir.Graph, Mapping[str, int]] = {model.graph: model.opset_imports}
+        self._imports: dict[oir.Graph, MutableMapping[str, int]] = {model.graph: model.opset_imports}
         # Before IR version 4 every initializer had to be a graph input too, and none could be overridden.
         self._constants = Constants(overridable=model.ir_version >= 4)
         self._symbolic = ShapeValues(self)
@@ -175,9 +175,14 @@ class Facts:
         graph = where.graph if isinstance(where, oir.Node) else where
         return self._imports.get(graph, self.model.opset_imports) if graph is not None else self.model.opset_imports
 
-    def register(self, graph: oir.Graph, imports: Mapping[str, int]) -> None:
+    def register(self, graph: oir.Graph, imports: MutableMapping[str, int]) -> None:
         """Let the opsets of `graph`, a body or function, be `imports`; they are looked up anew each time."""
         self._imports[graph] = imports
+
+    def import_domain(self, domain: str, graph: oir.Graph) -> None:
+        """See to it that a graph imports a domain whose operators are nowhere described; as version 1, if it is new."""
+        for imports in (self._imports.get(graph, self.model.opset_imports), self.model.opset_imports):
+            imports.setdefault(domain, 1)
 
     # -- changes -------------------------------------------------------------------------------------------
 
@@ -196,7 +201,7 @@ class Facts:
         """
         facts = self.outputs(node, graph)
         if assume is not None and self.schema(node, graph) is None:
-            facts = [Fact(dtype, shape) for dtype, shape in assume]
+            facts = [f if f.dtype is not None else Fact(*alike) for f, alike in zip(facts, assume, strict=False)]
         for output, fact in zip(node.outputs, facts, strict=False):
             self.set(output, fact)
 

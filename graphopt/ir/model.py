@@ -24,10 +24,17 @@ class Model:
     def __init__(self, ir: oir.Model, source: Source | None = None) -> None:
         self.ir = ir
         self.source = source
-        self._facts: Facts | None = None
-        self.dead_graphs: set[oir.Graph] = set()
-        self.holders: dict[oir.Graph, oir.Node | None] = _holders(ir)
-        for function in ir.functions.values():
+        self._facts: Facts | None
+        self.dead_graphs: set[oir.Graph]
+        self.holders: dict[oir.Graph, oir.Node | None]
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all that was derived from the graph, because there is another one."""
+        self._facts = None
+        self.dead_graphs = set()
+        self.holders = _holders(self.ir)
+        for function in self.ir.functions.values():
             function.graph.meta[FUNCTION_BODY] = True
 
     @property

@@ -4,12 +4,14 @@ Editor.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphopt.ir.draft import Decline
 from graphopt.quant.ranges import (
     QuantParams,
     Range,
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
     from graphopt.quant.operands import Heavy
     from graphopt.quant.place import Pair, Plan
 
-__all__ = ["Placed", "insert"]
+__all__ = ["Decliner", "Placed", "insert"]
 
 _SMALL = 4096  # bytes: the scales of 1024 channels
 
 Array = np.ndarray[Any, Any]
+Decliner = Callable[[str, "Node | None", str], None]
+"""Told of a rewrite that was not made: its name, where it was to be, and why."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +58,21 @@ def insert(
     *,
     bits: int = 8,
     progress: Callable[[int, int | None], None] | None = None,
+    decline: Decliner | None = None,
 ) -> list[Placed]:
     """Change the model as planned; one rewrite per pair, per weight and per bias.
 
     `ranges` has those of `plan.calibrated`. `bits`: of a weight, 7 where the processor saturates. `progress`
-    is told (done, of). Raises what the Editor raises.
+    is told (done, of), `decline` of what the Editor does not do; without it, `Decline` is raised.
     """
-    work = _Insertion(plan, ranges, edit, bits)
+    work = _Insertion(plan, ranges, edit, bits, decline)
     groups = _groups(plan.heavy)
     for i, pair in enumerate(plan.pairs):
-        work.pair(pair)
+        work.attempt("quant.activation", pair.value.producer, functools.partial(work.pair, pair))
         if progress is not None:
             progress(i + 1, len(plan.pairs) + len(groups))
     for i, group in enumerate(groups, len(plan.pairs)):
-        work.weight(group)
+        work.attempt("quant.weight", group[0].node, functools.partial(work.weight, group))
         if progress is not None:
             progress(i + 1, len(plan.pairs) + len(groups))
     return work.placed
@@ -98,7 +103,10 @@ def _small_constants(edit: Editor) -> dict[tuple[str, tuple[int, ...], bytes], V
 
 
 class _Insertion:
-    def __init__(self, plan: Plan, ranges: Mapping[Value, Range], edit: Editor, bits: int) -> None:
+    def __init__(
+        self, plan: Plan, ranges: Mapping[Value, Range], edit: Editor, bits: int, decline: Decliner | None
+    ) -> None:
+        self._decline = decline
         self.table = plan.table
         self.edit = edit
         self.domain = plan.dequantizer
@@ -125,6 +133,15 @@ class _Insertion:
         everybody = {p.value: self._params[id(p)] for p in plan.pairs if p.readers is None}
         special = {(n, i): self._params[id(p)] for p in plan.pairs for n, i in p.readers or ()}
         return {h.node: (everybody.get(h.x) or special[h.node, 0]).scale for h in plan.heavy}
+
+    def attempt(self, by: str, node: Node | None, change: Callable[[], None]) -> None:
+        """Make a change; if it is declined, say so and go on: what it would have changed stays float."""
+        try:
+            change()
+        except Decline as declined:
+            if self._decline is None:
+                raise
+            self._decline(by, node, declined.reason)
 
     def pair(self, pair: Pair) -> None:
         """Put Q and DQ on a value, and let its readers, or all of them, read the DQ."""
@@ -170,7 +187,7 @@ class _Insertion:
         self._note("weight", name, "int8", scale, f"weight of {first.node.op}")
         for h in group:
             if h.bias is not None:
-                self._bias(h, scale)
+                self.attempt("quant.bias", h.node, functools.partial(self._bias, h, scale))
 
     def _bias(self, heavy: Heavy, w_scale: Array) -> None:
         bias = heavy.bias
@@ -183,8 +200,8 @@ class _Insertion:
             dq = self._biases.get((stored, scales))  # layers that share weight, input and bias
             if dq is None or not self._precedes(dq, bias.reader):
                 dq = self._dequantized(rw, [stored, scales], 0 if scale.ndim else None, bias.value)
-                self._biases[stored, scales] = dq
             rw.set_input(bias.reader, bias.index, dq)
+        self._biases[stored, scales] = dq
         self._drop(bias.value)
         self._note("bias", name, "int32", scale, f"bias of {heavy.node.op}, in units of x_scale × w_scale")
 

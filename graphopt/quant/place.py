@@ -9,7 +9,7 @@ they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -86,10 +86,22 @@ class Plan:
         return list(dict.fromkeys(pair.like for pair in self.pairs))
 
 
-def plan(model: Model, table: QuantTable, selection: QuantSelection | None = None, *, per_channel: bool = True) -> Plan:
+def _nothing(_: Node | Value) -> bool:
+    return False
+
+
+def plan(
+    model: Model,
+    table: QuantTable,
+    selection: QuantSelection | None = None,
+    *,
+    per_channel: bool = True,
+    protects: Callable[[Node | Value], bool] = _nothing,
+) -> Plan:
     """Decide what runs on integers. Linear in the size of the model; reads each weight once.
 
-    Without `per_channel`, and where neither opset nor target has it, a weight gets one scale.
+    Without `per_channel`, and where neither opset nor target has it, a weight gets one scale. `protects`: what must
+    stay as it is.
     """
     opset = model.opset()
     result = Plan(table)
@@ -105,14 +117,21 @@ def plan(model: Model, table: QuantTable, selection: QuantSelection | None = Non
             reason = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
         found = reason or analyse(node, table.weighted[node.op], table, per_channel=per_channel)
         if isinstance(found, Heavy):
-            found = _hazard(found, table, safe) or found
+            found = _protected(found, protects) or _hazard(found, table, safe) or found
         if isinstance(found, str):
             result.declined.append(Declined(node, found))
         else:
             result.heavy.append(found)
     if result.heavy:
-        _Flow(model, result).run()
+        _Flow(model, result, protects).run()
     return result
+
+
+def _protected(heavy: Heavy, protects: Callable[[Node | Value], bool]) -> str | None:
+    """A reason not to quantize an operator of which something has to stay as it is."""
+    bias = heavy.bias
+    parts = [heavy.node, heavy.weight, *(() if bias is None else (bias.reader, bias.value))]
+    return "it is protected" if any(part is not None and protects(part) for part in parts) else None
 
 
 def _hazard(heavy: Heavy, table: QuantTable, safe: set[Node]) -> str | None:
@@ -175,7 +194,8 @@ class _Root:
 class _Flow:
     """Follows the data through the main graph: backward for what is wanted, forward for what is integer."""
 
-    def __init__(self, model: Model, result: Plan) -> None:
+    def __init__(self, model: Model, result: Plan, protects: Callable[[Node | Value], bool]) -> None:
+        self.protects = protects
         self.table = result.table
         self.result = result
         self.nodes = list(model.main.nodes)
@@ -208,13 +228,15 @@ class _Flow:
 
     def _moves(self, node: Node) -> bool:
         attrs = self.table.data_movement.get(node.op)
-        if attrs is None or not node.is_standard:
+        if attrs is None or not node.is_standard or self.protects(node):
             return False
         return all(_text(node.attr(name)) == value for name, value in attrs.items())
 
     def _elementwise(self, node: Node) -> bool:
         row = self.table.elementwise.get(node.op)
-        return row is not None and node.is_standard and not any(a in node.attrs for a in row.unless_set)
+        if row is None or not node.is_standard or self.protects(node):
+            return False
+        return not any(a in node.attrs for a in row.unless_set)
 
     def _carrier(self, value: Value) -> tuple[Value, _Root]:
         """Where a Q belongs that shall make `value` integer: behind the activation that it makes redundant,
@@ -296,8 +318,10 @@ class _Flow:
         pair.readers.append((node, index))
 
     def _write(self, value: Value, root: _Root, reason: str) -> None:
-        """Let everybody read `value` through one pair."""
-        if value in self.integer:
+        """Let everybody read `value` through one pair, if everybody may."""
+        if value in self.integer or (value.is_output and self.protects(value)):
+            return
+        if any(self.protects(reader) for reader, _ in value.uses()):
             return
         self.integer[value] = root
         pair = Pair(value, None, root.like, self.table.activation, reason, root.floor_zero, root.ceiling)

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.calibrate import Calibration, calibrate
-from graphopt.quant.insert import Placed, insert
+from graphopt.quant.insert import Decliner, Placed, insert
 from graphopt.quant.place import Plan, QuantSelection, plan
 from graphopt.quant.ranges import check_method, range_of
 from graphopt.runtime.executor import ExecutorError
@@ -74,17 +74,19 @@ def quantize_static(
     *,
     seed: int = 0,
     progress: Progress | None = None,
+    decline: Decliner | None = None,
 ) -> Quantized:
     """Quantize `model` in place for `target`, with `data` (dicts of input name to array) or, without,
     invented inputs.
 
-    A model with invented ranges says so in its metadata (`graphopt.calibration` = `synthetic`). Raises
+    `decline` is told of rewrites that cannot be made: by which name, at which node, and why. A model with invented
+    ranges says so in its metadata (`graphopt.calibration` = `synthetic`). Raises
     `TargetError` if the target has no placement, `UsageError` for options, `DataError` for no data.
     """
     table = target.require_quant()
     check_method(options.method, options.percentile)
     _check_ops(options.selection.ops, table)
-    placement = plan(model, table, options.selection, per_channel=options.per_channel)
+    placement = plan(model, table, options.selection, per_channel=options.per_channel, protects=edit.protects)
     bits = 7 if _seven_bits(table, options.reduce_range) else 8
     if not placement.heavy:
         return Quantized((), _declined(placement), 0, None, bits)
@@ -95,11 +97,12 @@ def quantize_static(
     method, percentile = options.method, options.percentile
     ranges = {v: range_of(statistics[v.name], method, percentile) for v in placement.calibrated}
     declined = _declined(placement)
-    placed = insert(placement, ranges, edit, bits=bits, progress=_teller(progress, "quantization"))
+    placed = insert(placement, ranges, edit, bits=bits, progress=_teller(progress, "quantization"), decline=decline)
     model.metadata.pop(SYNTHETIC_KEY, None)
     if calibration.synthetic:
         model.metadata[SYNTHETIC_KEY] = "synthetic"
-    return Quantized(placed, declined, len(placement.heavy), calibration, bits, tuple(placement.notes))
+    done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
+    return Quantized(placed, declined, done, calibration, bits, tuple(placement.notes))
 
 
 def _teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:

@@ -6,7 +6,7 @@
     before, after   nodes, parameters, weight_bytes, file_bytes, macs, peak_bytes (null: not known),
                     operators {name: count}, opset, assumed [text]
     passes          [{name, spelling, asked, rewrites, nodes_added, seconds, notes [text],
-                      rules {name: {tried, fired, declined {reason: count}}}}]
+                      rules {name: {tried, fired, declined {reason: count}, seconds (null without --stats)}}}]
     rewrites        all rewrites together
     stopped_after   the ordinal at which --stop-after ended the run, else null
     verification    null if switched off, else {status, reason, seconds, samples, executor, outputs [{name, dtype,
@@ -74,11 +74,16 @@ def _measures(measures: Measures) -> dict[str, Any]:
 def _pass(item: PassSummary) -> dict[str, Any]:
     names = sorted({*item.tried, *item.fired, *item.declined})
     rules = {
-        name: {"tried": item.tried[name], "fired": item.fired[name], "declined": dict(item.declined.get(name, {}))}
+        name: {
+            "tried": item.tried[name],
+            "fired": item.fired[name],
+            "declined": dict(item.declined.get(name, {})),
+            "seconds": item.rule_seconds.get(name),
+        }
         for name in names
     }
     fields = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
-    for name in ("tried", "fired", "declined"):
+    for name in ("tried", "fired", "declined", "rule_seconds"):
         del fields[name]
     return {**fields, "rules": rules}
 

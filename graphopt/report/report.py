@@ -32,7 +32,7 @@ class Measures:
 @dataclass
 class PassSummary:
     """What one pass did. `asked`: not added as a prerequisite. By rule: how often it was `tried` on a node
-    and `fired`, and how often it `declined` a match for which reason.
+    and `fired`, how often it `declined` a match for which reason, and `rule_seconds`, if that was measured.
     """
 
     name: str
@@ -45,6 +45,7 @@ class PassSummary:
     tried: Counter[str] = field(default_factory=Counter)
     declined: dict[str, Counter[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    rule_seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

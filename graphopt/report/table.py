@@ -170,14 +170,18 @@ def _short(rule: str, item: PassSummary) -> str:
 
 
 def _rules(passes: list[PassSummary]) -> Table:
-    numbers = ("tried", "fired", "declined")
+    """Every rule, those of a pass together; the slowest first if their time was measured, else by name."""
+    timed = any(item.rule_seconds for item in passes)
+    numbers = ("tried", "fired", "declined", *(("time",) if timed else ()))
     made = table("rule", *numbers, "because", right=numbers, fold="because")
     for item in passes:
-        for name in sorted({*item.tried, *item.fired, *item.declined}):
+        seconds = item.rule_seconds
+        for name in sorted({*item.tried, *item.fired, *item.declined}, key=lambda n: (-seconds.get(n, 0.0), n)):
             reasons = item.declined.get(name, Counter[str]())
             lines = [f"{reason} ×{n}" for reason, n in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))]
             tried = str(item.tried[name]) if name in item.tried else ""
-            made.add_row(name, tried, str(item.fired[name]), str(reasons.total()), "\n".join(lines))
+            took = (units.duration(seconds[name]) if name in seconds else "",) if timed else ()
+            made.add_row(name, tried, str(item.fired[name]), str(reasons.total()), *took, "\n".join(lines))
     return made
 
 

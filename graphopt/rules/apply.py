@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as oir
@@ -10,22 +13,39 @@ from graphopt.errors import GraphoptError, RuleError
 from graphopt.ir.draft import Change, Decline
 from graphopt.ir.edit import Editor, StopRewriting
 from graphopt.ir.value import Node, Value
-from graphopt.rules.expr import Tensor
+from graphopt.rules.expr import Tensor, outputs_of
 from graphopt.rules.leaf import Leaf
 from graphopt.rules.lower import Lowering
 from graphopt.rules.match import Match
 from graphopt.rules.rule import Rule
+from graphopt.rules.state import Listed
 
+FAN_OUT = "an interior value has other readers"
 _COST = {"Identity": 0.5, "Constant": 0.0}
 _COST_DEFAULT = 1.0
 
 
+class ReplacementError(RuleError):
+    """A replacement raised, or returned something else than its pattern asks for; the model is as it was.
+
+    `reason` says what it did, `place` at which node of which model; `where` is the line of the rules file.
+    """
+
+    reason = ""
+    place = ""
+
+
+class _WrongResultError(Exception):
+    """What a replacement returned cannot take the place of what its pattern matches."""
+
+
 def apply(rule: Rule[Any], match: Match, editor: Editor, by: str, domains: frozenset[str] | None) -> Change:
-    """Replace a match. Raises `Decline` with the reason if a contract or a `require` is not met.
+    """Replace a match. Raises `Decline` with the reason if a contract or a `require` is not met, and
+    `ReplacementError`, with the model as it was, if the replacement raises or returns something wrong.
 
     Of the four contracts, the attributes' is part of matching; here are fan-out (interior values die
     with the match), opset and domain (while lowering), and type (at the commit). A rule must also
-    leave a cheaper graph, unless it is bounded, so that rewriting ends.
+    leave a cheaper graph, unless it is bounded or applied once only, so that rewriting ends.
     """
     model = editor.model
     if rule.single_use:
@@ -35,42 +55,35 @@ def apply(rule: Rule[Any], match: Match, editor: Editor, by: str, domains: froze
     rewrite = editor.rewrite(by, at=root, sources=sources)
     try:
         results = _call(rule, match, editor)
-        lowering = Lowering(rewrite, model, domains, root.name if match.nodes[0].name else rule.name)
-        for old, x in zip(match.outputs, results, strict=True):
-            like = Value(model, old)
+        places = [(x, Value(model, old)) for old, x in zip(match.outputs, results, strict=True)]
+        lowering = Lowering(rewrite, model, domains, root.name if match.nodes[0].name else rule.name, places)
+        for x, like in places:
             rewrite.replace(like, lowering.value(x, like))
-        if not rule.bounded and _cost(lowering.added) >= _cost(_dying(match)):
+        if not (rule.bounded or rule.once) and _cost(lowering.added) >= _cost(_dying(match)):
             raise Decline("the replacement would not be cheaper")
-    except StopRewriting:
-        raise
-    except Decline:
+    except (Decline, StopRewriting):
         rewrite.rollback()
         raise
-    except GraphoptError:
+    except (Exception, SystemExit) as error:
         rewrite.rollback()
-        raise
-    except Exception as error:
-        rewrite.rollback()
-        raise RuleError(
-            f"rule {rule.name!r} raised {type(error).__name__}: {error}",
-            where=f"{rule.where}, at node {root.name!r}",
-            hint="the model is as it was before this rewrite",
-        ) from error
+        raise _replacement_error(rule, by, root, error) from error
     return rewrite.commit()
 
 
 def _call(rule: Rule[Any], match: Match, editor: Editor) -> tuple[Tensor, ...]:
-    result = rule.function(*(_argument(match.env.get(p), editor) for p in rule.parameters))
-    results = result if isinstance(result, tuple) else (result,)
+    results = outputs_of(rule.function(*(_argument(match.env.get(p), editor) for p in rule.parameters)))
     if len(results) != len(match.outputs):
-        raise TypeError(f"it returned {len(results)} values for a pattern with {len(match.outputs)} outputs")
+        returned, wanted = _count(len(results), "value"), _count(len(match.outputs), "output")
+        raise _WrongResultError(f"returned {returned} for a pattern with {wanted}")
     for x in results:
         if not isinstance(x, Tensor):
-            raise TypeError(f"it returned {x!r}, which is no tensor expression")
+            raise _WrongResultError(f"returned {_brief(x)}, which is no tensor expression")
     return results
 
 
 def _argument(bound: Any, editor: Editor) -> Any:
+    if isinstance(bound, Listed):
+        return [_argument(item, editor) for item in bound]
     if isinstance(bound, oir.Value):
         return Leaf(Value(editor.model, bound))
     if isinstance(bound, oir.Node):
@@ -79,13 +92,19 @@ def _argument(bound: Any, editor: Editor) -> Any:
 
 
 def _check_fan_out(match: Match) -> None:
+    for _ in escaping(match):
+        raise Decline(FAN_OUT)
+
+
+def escaping(match: Match) -> Iterator[oir.Value]:
+    """The interior values of a match that nodes outside of it read, too, or that are graph outputs."""
     inner, outputs = set(match.nodes), set(match.outputs)
     for node in match.nodes:
         for value in node.outputs:
             if value in outputs:
                 continue
             if value.is_graph_output() or any(use.node not in inner for use in value.uses()):
-                raise Decline("an interior value has other readers")
+                yield value
 
 
 def _dying(match: Match) -> list[str]:
@@ -108,3 +127,45 @@ def _dying(match: Match) -> list[str]:
 
 def _cost(operators: list[str]) -> float:
     return sum(_COST.get(name, _COST_DEFAULT) for name in operators)
+
+
+def _replacement_error(rule: Rule[Any], by: str, root: Node, error: BaseException) -> ReplacementError:
+    """Which rule did what, at which line of its file and at which node of which model."""
+    if isinstance(error, _WrongResultError):
+        reason = str(error)
+    elif isinstance(error, GraphoptError):
+        reason = f"raised {type(error).__name__}: {error.what}"
+    else:
+        text = " ".join(str(error).split())
+        reason = f"raised {type(error).__name__}{': ' if text else ''}{text}"
+    source = root._model.source
+    place = f"at node {root.name!r}" + (f" of {source.path}" if source is not None and source.path else "")
+    found = ReplacementError(
+        f"rule {by!r} {reason}",
+        where=_line(rule, error),
+        hint=f"{place}; the model is as it was before this rewrite. --keep-going runs on without the rule",
+    )
+    found.reason, found.place = reason, place
+    return found
+
+
+def _line(rule: Rule[Any], error: BaseException) -> str:
+    """`my_rules.py:12`: the last line of the rule's file that led to the error, or that of its definition."""
+    code = getattr(rule.function, "__code__", None)
+    if code is None:
+        return rule.where
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename]
+    file = Path(code.co_filename)
+    if file.is_relative_to(Path.cwd()):
+        file = file.relative_to(Path.cwd())
+    return f"{file}:{lines[-1] if lines else code.co_firstlineno}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _brief(x: object) -> str:
+    """A value in a message: what it says of itself, if that is short, else its type."""
+    text = repr(x)
+    return text if len(text) <= 40 and "\n" not in text else f"a {type(x).__name__}"

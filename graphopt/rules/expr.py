@@ -6,12 +6,8 @@ to a matcher; a replacement's is lowered to nodes, its constant parts computed o
 
 from __future__ import annotations
 
-import itertools
-import typing
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol, TypeVar, cast, overload
-
-from graphopt.ir.edit import Decline
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +25,8 @@ Operand = Any  # a Tensor, a number, a list of integers, an array, or None for a
 
 class Tensor:
     """A tensor in a pattern or replacement. In a replacement it knows facts of the matched value."""
+
+    __array_ufunc__ = None  # `array * x` is an expression, and not an array of expressions
 
     # -- facts: there for leaves of a replacement; see Leaf
     @property
@@ -66,6 +64,11 @@ class Tensor:
     @property
     def symbolic(self) -> tuple[int | Dim, ...]:
         return self._no_facts("symbolic")
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Bounds of all elements that are not NaN, as far as the operators that make them tell."""
+        return self._no_facts("range")
 
     @property
     def uses(self) -> int:
@@ -121,13 +124,21 @@ class Tensor:
         return _call("Neg", self)
 
     def __or__(self, other: Operand) -> Tensor:
-        return Alt((*_options(self), *_options(lift(other))))
+        return Alt((*options_of(self), *options_of(_alternative(other))))
 
     def __ror__(self, other: Operand) -> Tensor:
-        return Alt((*_options(lift(other)), *_options(self)))
+        return Alt((*options_of(_alternative(other)), *options_of(self)))
 
     def __bool__(self) -> NoReturn:
         raise TypeError("a tensor has no truth value: a pattern is traced once; write alternatives with |")
+
+    # -- several outputs
+    def __iter__(self) -> Iterator[Tensor]:
+        """The outputs of an operator that was asked for more than one: `a, b = op.Split(x, nout=2)`."""
+        raise TypeError("this is one tensor, and nothing to unpack: ask an operator for several with nout=…")
+
+    def __getitem__(self, index: int) -> Tensor:
+        return tuple(self)[index]
 
 
 class Const(Tensor):
@@ -145,10 +156,13 @@ class Var(Const):
 
 
 class AttrVar:
-    """A parameter of a pattern that captures an attribute."""
+    """A parameter of a pattern that captures an attribute.
 
-    def __init__(self, name: str) -> None:
-        self.label = name
+    `kind`: its type as annotated, such as `list[int]`, if that is one type. `listed`: it is handed over as a list.
+    """
+
+    def __init__(self, name: str, kind: str | None = None, listed: bool = False) -> None:
+        self.label, self.kind, self.listed = name, kind, listed
 
     def __repr__(self) -> str:
         return self.label
@@ -162,8 +176,7 @@ class NodeVar:
         self.bound = False
 
     def bind(self, expression: T) -> T:
-        outs: tuple[Tensor, ...] = expression if isinstance(expression, tuple) else (cast(Tensor, expression),)
-        for out in outs:
+        for out in outputs_of(cast(Tensor, expression)):
             if not isinstance(out, Out):
                 raise TypeError(f"{self.label}.bind() takes one operator, such as {self.label}.bind(op.Conv(x, w))")
             out.node.capture = self.label
@@ -196,10 +209,13 @@ class Alt(Tensor):
 
 
 class OpExpr:
-    """One operator applied to expressions; `ops` has several names for a class of operators."""
+    """One operator applied to expressions; `ops` has several names for a class of operators.
+
+    `inputs` are tensors, None for one that is left out, and at the end perhaps a `Many`.
+    """
 
     def __init__(
-        self, domain: str, ops: tuple[str, ...], inputs: tuple[Tensor | None, ...], attrs: dict[str, Any], more: bool
+        self, domain: str, ops: tuple[str, ...], inputs: tuple[Any, ...], attrs: dict[str, Any], more: bool
     ) -> None:
         self.domain, self.ops, self.inputs, self.attrs, self.more = domain, ops, inputs, attrs, more
         self.outputs = 1
@@ -213,6 +229,30 @@ class Out(Const):
         self.node, self.index = node, index
 
 
+class Several(Tensor):
+    """The outputs of an operator that was asked for more than one; to be unpacked, indexed or returned."""
+
+    def __init__(self, node: OpExpr) -> None:
+        self.outputs = tuple(Out(node, i) for i in range(node.outputs))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+
+class Many:
+    """The last operands of an operator, one or more, each of which matches `element`; made by `many`.
+
+    `labels` are the parameters that bind a list, one element of it for each operand; `variables` stand
+    for them within `element`.
+    """
+
+    def __init__(self, labels: Sequence[str], element: Tensor, variables: Sequence[Var | AttrVar | NodeVar]) -> None:
+        self.labels, self.element, self.variables = tuple(labels), element, tuple(variables)
+
+
 class Any_:  # noqa: N801 - its one instance is ANY
     """An attribute value that accepts everything."""
 
@@ -222,97 +262,38 @@ class Any_:  # noqa: N801 - its one instance is ANY
 
 ANY: Any = Any_()
 
-_One = typing.Literal[1]  # `Literal` itself is a class of this module
-
-
-class Operator(Protocol):
-    """What `op.Relu` is: takes operands, then attributes by name; `nout` outputs make a tuple."""
-
-    @overload
-    def __call__(self, *inputs: Operand, nout: _One = 1, **attrs: Any) -> Tensor: ...
-    @overload
-    def __call__(self, *inputs: Operand, nout: int, **attrs: Any) -> tuple[Tensor, ...]: ...
-
-
-class Domain:
-    """The operators of a domain: `op.Relu(x)`; `Domain("com.microsoft").FastGelu(x)`.
-
-    The last positional argument `...` accepts attributes that are not mentioned. `nout=3` makes a
-    tuple of three outputs.
-    """
-
-    def __init__(self, name: str = "") -> None:
-        self._domain = name
-
-    def __getattr__(self, name: str) -> Operator:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return self.any(name)
-
-    def any(self, *names: str) -> Operator:
-        """An operator that is any one of `names`."""
-
-        def make(*inputs: Operand, nout: int = 1, **attrs: Any) -> Any:
-            more = bool(inputs) and inputs[-1] is ...
-            operands = tuple(lift(i) for i in (inputs[:-1] if more else inputs))
-            node = OpExpr(self._domain, names, operands, attrs, more)
-            node.outputs = nout
-            return Out(node) if nout == 1 else tuple(Out(node, i) for i in range(nout))
-
-        return make
-
-
-op = Domain()
-
 
 def lift(x: Operand) -> Any:
-    """`x` as an expression: tensors and None stay, anything else becomes a literal."""
-    return x if x is None or isinstance(x, Tensor) else Literal(x)
+    """`x` as an operand: tensors and None stay, anything else becomes a literal."""
+    if isinstance(x, Several):
+        raise TypeError(f"the operand has {len(x)} outputs: unpack it, and say which of them is meant")
+    return x if x is None or isinstance(x, Tensor | Many) else Literal(x)
+
+
+def _alternative(x: Operand) -> Any:
+    if x is None:
+        raise TypeError("None is no alternative: an operand that may be left out is a parameter, `b: Const | None`")
+    return lift(x)
+
+
+def outputs_of(x: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a pattern or replacement returned, as a tuple of outputs."""
+    if isinstance(x, Several):
+        return tuple(x)
+    return x if isinstance(x, tuple) else (x,)
+
+
+def inputs_of(node: OpExpr) -> Iterator[Tensor]:
+    """The operands that are there; of a `Many`, the expression for one of them."""
+    for x in node.inputs:
+        if x is not None:
+            yield x.element if isinstance(x, Many) else x
 
 
 def _call(name: str, *operands: Operand) -> Tensor:
     return Out(OpExpr("", (name,), tuple(lift(x) for x in operands), {}, more=False))
 
 
-def _options(x: Any) -> tuple[Any, ...]:
+def options_of(x: Any) -> tuple[Any, ...]:
+    """The alternatives that an expression stands for."""
     return x.options if isinstance(x, Alt) else (x,)
-
-
-def approx(value: float, *, rtol: float) -> Tensor:
-    """In a pattern: a constant splat within a relative tolerance of `value`."""
-    return Literal(value, rtol)
-
-
-def scaled(x: Tensor, factor: float) -> Tensor:
-    """`x * factor`, also when it is written as a division by the inverse."""
-    return x * factor | x / (1 / factor)
-
-
-def product(*factors: Operand) -> Tensor:
-    """A product of the factors, however it is associated."""
-    return _associations(op.Mul, [lift(f) for f in factors])
-
-
-def total(*terms: Operand) -> Tensor:
-    """A sum of the terms, however it is associated."""
-    return _associations(op.Add, [lift(t) for t in terms])
-
-
-def _associations(apply: Callable[..., Tensor], operands: list[Tensor]) -> Tensor:
-    """All unordered binary trees over the operands; the matcher tries both orders at each node."""
-    if len(operands) == 1:
-        return operands[0]
-    first, *others = operands
-    trees: list[Tensor] = []
-    for size in range(len(others)):
-        for chosen in itertools.combinations(range(len(others)), size):
-            left = [first, *(others[i] for i in chosen)]
-            right = [x for i, x in enumerate(others) if i not in chosen]
-            trees.append(apply(_associations(apply, left), _associations(apply, right)))
-    return trees[0] if len(trees) == 1 else Alt(trees)
-
-
-def require(condition: object, reason: str) -> None:
-    """In a replacement: decline the rewrite, with this reason, unless the condition holds."""
-    if not condition:
-        raise Decline(reason)

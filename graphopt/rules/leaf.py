@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from graphopt.ir.edit import Decline
 from graphopt.ir.facts import provably_equal
+from graphopt.ir.interval import interval
 from graphopt.rules.expr import Const, Tensor
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class Leaf(Const):
         if elements is None:
             raise Decline("the elements of a shape operand are not known")
         return elements
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return interval(self._value)
 
     @property
     def uses(self) -> int:

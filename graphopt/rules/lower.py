@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,15 +36,26 @@ Lowered = Value | Folded
 
 
 class Lowering:
-    """Lowers the expressions of one rewrite. Shared subexpressions become shared nodes."""
+    """Lowers the expressions of one rewrite. Shared subexpressions become shared nodes.
 
-    def __init__(self, rewrite: Rewrite, model: Model, domains: frozenset[str] | None, stem: str) -> None:
+    `places`: what the results take the place of. An operator that has no schema, of another domain, is believed to
+    give results of the same type.
+    """
+
+    def __init__(
+        self, rewrite: Rewrite, model: Model, domains: frozenset[str] | None, stem: str,
+        places: Sequence[tuple[Tensor, Value]] = (),
+    ) -> None:
         self._rewrite = rewrite
         self._model = model
         self._domains = domains
         self._stem = stem
         self._nodes: dict[OpExpr, tuple[Value, ...] | tuple[Folded, ...]] = {}
         self._constants: dict[int, tuple[Folded, Value]] = {}
+        self._places: dict[OpExpr, dict[int, Value]] = {}
+        for x, like in places:
+            if isinstance(x, Out):
+                self._places.setdefault(x.node, {})[x.index] = like
         self.added: list[str] = []
 
     def value(self, x: Tensor, like: Value) -> Value:
@@ -77,7 +89,9 @@ class Lowering:
             return folded
         inputs = [None if o is None else self._materialise(o) for o in operands]
         self.added.append(name)
-        return self._rewrite.node(name, inputs, _attrs(expr), domain=expr.domain, outputs=expr.outputs)
+        known = self._places.get(expr, {}) if expr.domain != "" else {}
+        alike = [known.get(i) for i in range(expr.outputs)] if known else None
+        return self._rewrite.node(name, inputs, _attrs(expr), domain=expr.domain, outputs=expr.outputs, assume=alike)
 
     def _fold(self, expr: OpExpr, operands: list[Lowered | None]) -> tuple[Folded, ...] | None:
         """The outputs as constants, if every operand is one; None otherwise."""
@@ -135,7 +149,7 @@ class Lowering:
         if key not in self._constants:
             with np.errstate(all="ignore"):
                 array = x.array.astype(x.dtype.numpy())
-            if not _is_finite(array) and _is_finite(x.array):
+            if _finite(array) < _finite(x.array):
                 raise Decline(f"a computed constant is too large for {x.dtype.name.lower()}")
             self._constants[key] = (x, self._rewrite.constant(array, f"{self._stem}_const"))
         return self._constants[key][1]
@@ -144,6 +158,11 @@ class Lowering:
 def _is_finite(array: np.ndarray) -> bool:
     """Whether it holds neither infinities nor NaN; what is no float cannot."""
     return array.dtype.kind in "biuOSU" or bool(np.isfinite(array).all())
+
+
+def _finite(array: np.ndarray) -> int:
+    """How many elements are neither infinite nor NaN."""
+    return array.size if array.dtype.kind in "biuOSU" else int(np.count_nonzero(np.isfinite(array)))
 
 
 def _attrs(expr: OpExpr) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+import sys
+from collections import Counter
+from collections.abc import Iterator, Set
+from typing import NamedTuple
 
-from graphopt.rules.expr import Alt, Out, Tensor
+from graphopt.rules.expr import Alt, AttrVar, Many, OpExpr, Out, Tensor, Var, inputs_of, options_of
 
 
 def roots(x: Tensor | None) -> set[tuple[str, str]]:
@@ -14,31 +17,123 @@ def roots(x: Tensor | None) -> set[tuple[str, str]]:
     return {(x.node.domain, name) for name in x.node.ops} if isinstance(x, Out) else set()
 
 
+def makers(expr: OpExpr) -> list[tuple[int, frozenset[str]]]:
+    """For each operand that must come from an operator: its place, and the names that the operator may have."""
+    found: list[tuple[int, frozenset[str]]] = []
+    for i, operand in enumerate(expr.inputs):
+        if not isinstance(operand, Many) and all(isinstance(o, Out) for o in options_of(operand)):
+            found.append((i, frozenset(name for _, name in roots(operand))))
+    return found
+
+
 def possible(x: Tensor | None, known: Set[str]) -> bool:
     """Whether a graph that has only the operators `known` can have a match."""
     if isinstance(x, Alt):
         return any(possible(o, known) for o in x.options)
     if not isinstance(x, Out):
         return True
-    return not known.isdisjoint(x.node.ops) and all(possible(i, known) for i in x.node.inputs)
+    return not known.isdisjoint(x.node.ops) and all(possible(i, known) for i in inputs_of(x.node))
 
 
 def depth(x: Tensor | None) -> int:
     """Operators on the longest chain."""
     if isinstance(x, Alt):
         return max(depth(o) for o in x.options)
-    return 1 + max((depth(i) for i in x.node.inputs), default=0) if isinstance(x, Out) else 0
+    return 1 + max((depth(i) for i in inputs_of(x.node)), default=0) if isinstance(x, Out) else 0
 
 
 def size(x: Tensor | None) -> int:
-    """Operators of the largest alternative."""
+    """Operators of the largest alternative; of operands in any number, one is counted."""
     if isinstance(x, Alt):
         return max(size(o) for o in x.options)
-    return 1 + sum(size(i) for i in x.node.inputs) if isinstance(x, Out) else 0
+    return 1 + sum(size(i) for i in inputs_of(x.node)) if isinstance(x, Out) else 0
 
 
 def operands(x: Tensor | None) -> int:
-    """Inputs of all operators of the widest alternative."""
+    """Inputs of all operators of the widest alternative; operands in any number count as very many."""
     if isinstance(x, Alt):
         return max(operands(o) for o in x.options)
-    return len(x.node.inputs) + sum(operands(i) for i in x.node.inputs) if isinstance(x, Out) else 0
+    if isinstance(x, Out) and x.node.inputs and isinstance(x.node.inputs[-1], Many):
+        return sys.maxsize
+    return len(x.node.inputs) + sum(operands(i) for i in inputs_of(x.node)) if isinstance(x, Out) else 0
+
+
+def subexpressions(*outputs: Tensor) -> Iterator[Tensor]:
+    """All expressions of a pattern, each once, outer ones first."""
+    pending: list[Tensor] = list(reversed(outputs))
+    seen: set[int] = set()
+    while pending:
+        x = pending.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        yield x
+        if isinstance(x, Alt):
+            pending.extend(reversed(x.options))
+        elif isinstance(x, Out):
+            pending.extend(reversed(list(inputs_of(x.node))))
+
+
+class Repeated(NamedTuple):
+    """What stands at more than one place of a pattern, where it must match the same: operators, and parameters.
+
+    How these are bound decides whether the rest of a pattern fits; what stands at one place only does not.
+    """
+
+    nodes: tuple[OpExpr, ...]
+    labels: frozenset[str]
+
+
+def repeated(*outputs: Tensor) -> Repeated:
+    """The operators and parameters that stand at several places of a pattern."""
+    nodes: Counter[OpExpr] = Counter()
+    found: Counter[str] = Counter()
+    nodes.update(o.node for x in outputs for o in options_of(x))
+    for x in subexpressions(*outputs):
+        # Alternatives that stand at two places are chosen from at each of them: they count there.
+        inner = [o for i in inputs_of(x.node) for o in options_of(i)] if isinstance(x, Out) else []
+        nodes.update(i.node for i in inner if isinstance(i, Out))
+        found.update(i.label for i in inner if isinstance(i, Var))
+        if isinstance(x, Out):
+            found.update(a.label for a in x.node.attrs.values() if isinstance(a, AttrVar))
+            for i in x.node.inputs:
+                if isinstance(i, Many):  # its element is matched several times
+                    found.update(2 * list(labels(i.element) - set(i.labels)))
+                    nodes.update({o.node: 2 for o in subexpressions(i.element) if isinstance(o, Out)})
+    return Repeated(tuple(e for e, n in nodes.items() if n > 1), frozenset(k for k, n in found.items() if n > 1))
+
+
+def bound(x: Tensor) -> dict[str | OpExpr, None]:
+    """Variables and operators that are bound whenever `x` has matched: places to look further from."""
+    if isinstance(x, Var):
+        return {} if x.optional else {x.label: None}
+    if isinstance(x, Alt):
+        first, *others = (bound(o) for o in x.options)
+        return {key: None for key in first if all(key in other for other in others)}
+    found: dict[str | OpExpr, None] = {}
+    if isinstance(x, Out):
+        found[x.node] = None
+        for i in x.node.inputs:
+            if isinstance(i, Tensor):
+                found.update(bound(i))
+    return found
+
+
+def operators(*outputs: Tensor) -> int:
+    """The most operators that a match may have, at least; operands in any number count as very many."""
+    found = {x.node for x in subexpressions(*outputs) if isinstance(x, Out)}
+    return sys.maxsize if any(isinstance(i, Many) for expr in found for i in expr.inputs) else len(found)
+
+
+def labels(*outputs: Tensor) -> set[str]:
+    """Names of the parameters that a pattern uses."""
+    found: set[str] = set()
+    for x in subexpressions(*outputs):
+        if isinstance(x, Var):
+            found.add(x.label)
+        elif isinstance(x, Out):
+            found.update(a.label for a in x.node.attrs.values() if isinstance(a, AttrVar))
+            found.update(label for i in x.node.inputs if isinstance(i, Many) for label in i.labels)
+            if x.node.capture:
+                found.add(x.node.capture)
+    return found

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import enum
 import inspect
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, ParamSpec
 
-from graphopt.errors import RuleError
-from graphopt.rules.expr import Tensor
+from graphopt.errors import RuleError, nearest
+from graphopt.rules import again, outline
+from graphopt.rules.expr import Out, Tensor
 from graphopt.rules.match import Pattern
+from graphopt.rules.operators import check_attributes, check_operator, check_operator_names
+from graphopt.rules.outline import subexpressions
 from graphopt.rules.trace import trace, where
 
 P = ParamSpec("P")
@@ -45,7 +49,8 @@ class Rule(Generic[P]):
     `patterns` are its left sides, compiled. `single_use`: interior values must die with the match.
     `bounded`: it may leave as many operators as it found, for the author vouches that it ends.
     `once`: it never applies to nodes that it made itself. `shapes` and `attrs` help the rule checker
-    to make examples.
+    to make examples. `sources` are the functions that the patterns come from, `scope` is the module's
+    code that defined the rule.
     """
 
     name: str
@@ -58,6 +63,8 @@ class Rule(Generic[P]):
     once: bool = False
     shapes: Mapping[str, str] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[Callable[..., Any], ...] = ()
+    scope: types.CodeType | None = field(default=None, repr=False)
 
     @property
     def doc(self) -> str:
@@ -97,31 +104,113 @@ def rule(
     """
 
     def decorate(function: Callable[P, Outputs]) -> Rule[P]:
-        parameters = tuple(inspect.signature(function).parameters)
         if not patterns:
             raise RuleError("@rule needs a pattern", where=where(function))
         for pattern in patterns:
-            theirs = tuple(inspect.signature(pattern).parameters)
-            if theirs != parameters:
-                raise RuleError(
-                    f"pattern and replacement have different parameters: ({', '.join(theirs)}) "
-                    f"and ({', '.join(parameters)})",
-                    where=where(function),
-                )
-        return Rule(
+            _check_signatures(pattern, function)
+        made = Rule(
             name=function.__name__,
             function=function,
             patterns=tuple(Pattern(trace(p), where(p)) for p in patterns),
-            parameters=parameters,
-            accuracy=Accuracy[accuracy.upper()],
+            parameters=tuple(inspect.signature(function).parameters),
+            accuracy=_accuracy(accuracy, function),
             single_use=single_use,
             bounded=bounded,
             once=once,
             shapes=dict(shapes or {}),
             attrs=dict(attrs or {}),
+            sources=patterns,
+            scope=_defining_code(function),
         )
+        _check_used(made)
+        _check_hints(made)
+        _check_replacement(made)
+        _check_redefinition(made)
+        return made
 
     return decorate
+
+
+def _accuracy(name: str, function: Callable[..., Any]) -> Accuracy:
+    if name.upper() not in Accuracy.__members__:
+        raise RuleError(f"there is no accuracy class {name!r}", where=where(function),
+                        hint=nearest(name, [a.label for a in Accuracy]))
+    return Accuracy[name.upper()]
+
+
+def _check_signatures(pattern: Callable[..., Any], function: Callable[..., Any]) -> None:
+    theirs, ours = (tuple(inspect.signature(f).parameters) for f in (pattern, function))
+    if theirs != ours:
+        raise RuleError(
+            f"pattern and replacement have different parameters: {where(pattern)} has ({', '.join(theirs)}), "
+            f"{where(function)} has ({', '.join(ours)})",
+            hint="both take the same names in the same order",
+        )
+
+
+def _check_used(made: Rule[Any]) -> None:
+    used = set().union(*(outline.labels(*p.outputs) for p in made.patterns))
+    for name in made.parameters:
+        if name not in used:
+            raise RuleError(f"the pattern never uses its parameter {name!r}", where=made.patterns[-1].place,
+                            hint="remove it from both signatures, or match something with it")
+
+
+def _check_hints(made: Rule[Any]) -> None:
+    for what, hints in (("shapes", made.shapes), ("attrs", made.attrs)):
+        for name in hints:
+            if name not in made.parameters:
+                raise RuleError(f"{what}= speaks of {name!r}, which is no parameter", where=made.where,
+                                hint=nearest(name, made.parameters))
+
+
+def _check_replacement(made: Rule[Any]) -> None:
+    """What can be seen of a replacement without a match: its operators, and what it is if it asks for no facts."""
+    check_operator_names(made.function)
+    found = [x for p in made.sources if (x := again.expression(made.function, p)) is not None]
+    counts = {len(p.outputs) for p in made.patterns}
+    if len(counts) > 1:
+        raise RuleError(f"its patterns have {' and '.join(map(str, sorted(counts)))} outputs", where=made.where)
+    for outputs in found:
+        wrong = next((x for x in outputs if not isinstance(x, Tensor)), None)
+        if wrong is not None:
+            raise RuleError(f"the replacement returned {wrong!r}, which is no tensor expression", where=made.where)
+        for part in subexpressions(*outputs):
+            if isinstance(part, Out):
+                check_operator(part.node, made.where)
+                check_attributes(part.node, made.where)
+        if counts != {len(outputs)}:
+            expected = made.patterns[0].outputs
+            raise RuleError(f"it returned {len(outputs)} values for a pattern with {len(expected)} outputs",
+                            where=made.where)
+    patterns = [p.outputs for p in made.patterns]
+    if not (made.bounded or made.once) and any(again.matches_again(patterns, x) for x in found):
+        raise RuleError(
+            "the pattern matches its own replacement again, so rewriting would not end", where=made.where,
+            hint="say once=True if it must not be applied to its own result, bounded=True if you know that it ends",
+        )
+    largest = max(outline.operators(*p) for p in patterns)
+    if not (made.bounded or made.once) and any(again.operators(x) >= largest for x in found):
+        raise RuleError(
+            "the replacement has as many operators as the pattern, so rewriting might not end", where=made.where,
+            hint="say bounded=True if you know that it ends, once=True if it must not be applied to its own result",
+        )
+
+
+def _defining_code(function: Callable[..., Any]) -> types.CodeType | None:
+    """The code of the module that is being executed, if that defines the function."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals is not function.__globals__:
+        frame = frame.f_back
+    return frame.f_code if frame is not None and frame.f_locals is frame.f_globals else None
+
+
+def _check_redefinition(made: Rule[Any]) -> None:
+    """Raises RuleError where a module defines a rule of a name a second time, which would hide the first one."""
+    other = made.function.__globals__.get(made.name) if made.scope is not None else None
+    if isinstance(other, Rule) and other.scope is made.scope and other.where != made.where:
+        raise RuleError(f"two rules are called {made.name!r}: {other.where} and {made.where}",
+                        hint="the second would hide the first: give it another name")
 
 
 def rules_in(module: Any) -> tuple[Rule[Any], ...]:

@@ -45,9 +45,9 @@ _LEAST_SNR = 6.0  # dB: the error has a quarter of the signal's power
 class OutputReport:
     """How one output compares. `why` it is not `ok`, else None.
 
-    `max_abs`: largest absolute difference; `error`: largest scaled error (see the module); `cosine` and `snr`
-    (dB, infinite for equal values) over the elements that are finite on both sides; `differing`: how many
-    elements are not bit for bit equal.
+    `max_abs`: largest absolute difference; `error`: largest scaled error (see the module), infinite where NaN or
+    infinities are out of place; `cosine` and `snr` (dB, infinite for equal values) over the elements that are finite
+    on both sides; `differing`: how many elements are not bit for bit equal.
     """
 
     name: str
@@ -122,6 +122,8 @@ def _floats(name: str, a: Array, b: Array, accuracy: Accuracy, limit: float, dif
     why = _specials(x, y, finite_x, finite_y, accuracy)
     if why is None:
         why = _judge(accuracy, limit, error, snr, differing, a.size)
+    else:
+        error = math.inf  # nothing that could be taken for noise
     return OutputReport(
         name, a.dtype.name, a.shape, why is None, why,
         max_abs=4 * float(gaps.max(initial=0.0)), error=error, cosine=_cosine(x_finite, y_finite), snr=snr,

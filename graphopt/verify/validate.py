@@ -27,7 +27,7 @@ from graphopt.verify.compare import Accuracy, OutputReport, compare
 from graphopt.verify.dims import Plan
 from graphopt.verify.feeds import Shapes, plans, synthesize
 
-__all__ = ["Verification", "allowance", "made_up_feeds", "patience", "validate", "verify"]
+__all__ = ["Original", "Verification", "allowance", "made_up_feeds", "patience", "validate", "verify"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -158,6 +158,75 @@ def allowance(packed: Package) -> int:
     return _MEMORY + 4 * packed.weight_bytes
 
 
+class Original:
+    """A model and what it computes from `feeds`, for comparison with any number of results.
+
+    `timeout`: seconds that each run may take; by default a minute, and more for a large model. A model that takes
+    longer, or gigabytes beyond its weights, is not verified, which the outcome says.
+    """
+
+    def __init__(self, packed: Package, feeds: Sequence[Arrays], *, timeout: float | None = None) -> None:
+        self.package = packed
+        self.feeds = list(feeds)
+        self.timeout = patience(packed) if timeout is None else timeout
+        self._computed: tuple[list[Arrays], set[str]] | ExecutorError | None = None
+        self._plain: list[Arrays] | ExecutorError | None = None
+
+    def compare(
+        self, result: Package, *, accuracy: Accuracy = "close", tolerance: float | None = None
+    ) -> Verification:
+        """Does `result` compute the same? See the module for how a difference is judged."""
+        start = time.perf_counter()
+        found = _Case(self, result, accuracy, tolerance).judge()
+        return replace(found, samples=len(self.feeds), seconds=time.perf_counter() - start, accuracy=accuracy)
+
+    @property
+    def computed(self) -> tuple[list[Arrays], set[str]]:
+        """What ONNX Runtime computes, and the names of outputs that it computes differently each time."""
+        if self._computed is None:
+            try:
+                self._computed = self._run_twice()
+            except ExecutorError as error:
+                self._computed = error
+        if isinstance(self._computed, ExecutorError):
+            raise self._computed
+        return self._computed
+
+    def _run_twice(self) -> tuple[list[Arrays], set[str]]:
+        with open_session(self.package, timeout=self.timeout, memory=allowance(self.package)) as session:
+            first = [session.run(feed) for feed in self.feeds]
+            if not _is_random(self.package):
+                return first, set()
+            unsteady: set[str] = set()
+            for feed, outputs in zip(self.feeds, first, strict=True):
+                again = compare(outputs, session.run(feed), "exact")
+                unsteady.update(output.name for output in again if not output.ok)
+            return first, unsteady
+
+    @property
+    def plain(self) -> list[Arrays]:
+        """What the reference evaluator computes."""
+        if self._plain is None:
+            try:
+                self._plain = self.reference(self.package)
+            except ExecutorError as error:
+                self._plain = error
+        if isinstance(self._plain, ExecutorError):
+            raise self._plain
+        return self._plain
+
+    def reference(self, packed: Package) -> list[Arrays]:
+        """What the reference evaluator makes of a model from the same feeds."""
+        found: list[Arrays] = executor().call(
+            "graphopt.runtime.reference:run_reference",
+            packed,
+            self.feeds,
+            timeout=min(_REFERENCE_TIMEOUT, self.timeout),
+            memory=allowance(self.package),
+        )
+        return found
+
+
 def validate(
     original: Package,
     result: Package,
@@ -167,29 +236,20 @@ def validate(
     tolerance: float | None = None,
     timeout: float | None = None,
 ) -> Verification:
-    """Compare two packages on `feeds`; see the module for how a difference is judged.
-
-    `timeout`: seconds that each run may take; by default a minute, and more for a large model. A model that takes
-    longer, or gigabytes beyond its weights, is not verified, which the outcome says.
-    """
-    start = time.perf_counter()
-    case = _Case(original, result, list(feeds), accuracy, tolerance, patience(original) if timeout is None else timeout)
-    found = case.judge()
-    return replace(found, samples=len(case.feeds), seconds=time.perf_counter() - start, accuracy=accuracy)
+    """Compare two packages on `feeds`, as `Original.compare` does."""
+    return Original(original, feeds, timeout=timeout).compare(result, accuracy=accuracy, tolerance=tolerance)
 
 
 @dataclass
 class _Case:
-    original: Package
+    original: Original
     result: Package
-    feeds: list[Arrays]
     accuracy: Accuracy
     tolerance: float | None
-    timeout: float
 
     def judge(self) -> Verification:
         try:
-            expected, unsteady = self._originals()
+            expected, unsteady = self.original.computed
         except ExecutorError as error:
             return self._by_reference_alone(error)
         if unsteady and all(set(sample) <= unsteady for sample in expected):
@@ -210,31 +270,10 @@ class _Case:
         verdict = Verification("ok" if ok else "failed", None, outputs, executor="onnxruntime", left_out=left_out)
         return verdict if ok else self._settle(verdict, expected)
 
-    def _originals(self) -> tuple[list[Arrays], set[str]]:
-        """What the original computes, and the names of outputs that it computes differently each time."""
-        with open_session(self.original, timeout=self.timeout, memory=allowance(self.original)) as session:
-            first = [session.run(feed) for feed in self.feeds]
-            if not _is_random(self.original):
-                return first, set()
-            unsteady: set[str] = set()
-            for feed, outputs in zip(self.feeds, first, strict=True):
-                again = compare(outputs, session.run(feed), "exact")
-                unsteady.update(output.name for output in again if not output.ok)
-            return first, unsteady
-
     def _run(self, packed: Package) -> list[Arrays]:
-        with open_session(packed, timeout=self.timeout, memory=allowance(self.original)) as session:
-            return [session.run(feed) for feed in self.feeds]
-
-    def _reference(self, packed: Package) -> list[Arrays]:
-        found: list[Arrays] = executor().call(
-            "graphopt.runtime.reference:run_reference",
-            packed,
-            self.feeds,
-            timeout=min(_REFERENCE_TIMEOUT, self.timeout),
-            memory=allowance(self.original),
-        )
-        return found
+        original = self.original
+        with open_session(packed, timeout=original.timeout, memory=allowance(original.package)) as session:
+            return [session.run(feed) for feed in original.feeds]
 
     def _worst(self, expected: list[Arrays], found: list[Arrays]) -> tuple[OutputReport, ...]:
         worst: dict[str, OutputReport] = {}
@@ -249,15 +288,15 @@ class _Case:
         """ONNX Runtime cannot run the original: let the reference evaluator run both, unless it is a matter of time."""
         if isinstance(refusal, ExecutorTimeout):
             return Verification("skipped", _too_long(refusal))
-        if _is_random(self.original):
+        if _is_random(self.original.package):
             return Verification("skipped", f"ONNX Runtime: {refusal.what}; and the model is random")
         try:
-            expected = self._reference(self.original)
+            expected = self.original.plain
         except ExecutorError as error:
             both = f"ONNX Runtime: {refusal.what}; reference evaluator: {error.what}"
             return Verification("skipped", f"nothing here runs the model. {both}")
         try:
-            found = self._reference(self.result)
+            found = self.original.reference(self.result)
         except ExecutorError as error:
             reason = f"the reference evaluator runs the original, but not the result: {error.what}"
             return Verification("failed", reason, executor="reference")
@@ -272,8 +311,8 @@ class _Case:
         if self.accuracy == "approx" or verdict.left_out:
             return failed
         try:
-            plain = self._reference(self.original)
-            outputs = self._worst(plain, self._reference(self.result))
+            plain = self.original.plain
+            outputs = self._worst(plain, self.original.reference(self.result))
         except ExecutorError:
             return failed
         if outputs and all(output.ok for output in outputs):

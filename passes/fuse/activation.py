@@ -107,7 +107,7 @@ def _max(x: Tensor, slope: Const) -> Tensor:
     return op.Max(x, x * slope)
 
 
-@rule(_max, shapes={"x": "N C", "slope": ""})
+@rule(_max, shapes={"x": "N C", "slope": "+"})
 def leaky_relu(x: Tensor, slope: Tensor) -> Tensor:
     """The larger of x and a positive fraction of x is LeakyRelu."""
     _require_kernel(x)
@@ -142,4 +142,5 @@ def _attribute(constant: Tensor) -> float:
 
 
 def _require_kernel(x: Tensor) -> None:
+    require(x.dtype.is_floating_point(), "the operator is for floats")
     require(x.dtype != DType.DOUBLE, "runtimes have no kernel of the operator for double")

@@ -15,7 +15,11 @@ from graphopt_passes.fuse.again import again
 from graphopt import Attr, Const, Decline, Dim, DType, Node, Tensor, op, require, rule
 
 _VISIBLE = -1e4  # exporters hide a key with less; a row without any visible key is zeros in the kernel
-_SHAPES = {"q": "B H S D", "k": "B H T D", "v": "B H T E", "mask": "1 1 S T"}
+_SHAPES = {
+    "q": "B H S D", "k": "B H T D", "v": "B H T E", "mask": "1 1 S T",
+    "q_mul": "+", "q_div": "+", "k_mul": "+", "k_div": "+", "mul": "+", "div": "+",
+}  # fmt: skip
+_ATTRS = {"perm": [0, 1, 3, 2], "axis": -1}
 _SPLIT = (0, 2, 1, 3)
 
 
@@ -29,7 +33,7 @@ def _dot_product_attention(
     return op.Softmax(scaled + mask | scaled, axis=axis) @ v
 
 
-@rule(_dot_product_attention, shapes=_SHAPES)
+@rule(_dot_product_attention, shapes=_SHAPES, attrs=_ATTRS)
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, perm: list[int] | None, axis: int,
     q_mul: Tensor | None, q_div: Tensor | None, k_mul: Tensor | None, k_div: Tensor | None,
@@ -45,7 +49,7 @@ def attention(
     return _attention(q, k, v, mask, perm, axis, scale)
 
 
-@rule(_dot_product_attention, accuracy="fast", shapes=_SHAPES)
+@rule(_dot_product_attention, accuracy="fast", shapes=_SHAPES, attrs=_ATTRS)
 def attention_masked(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, perm: list[int] | None, axis: int,
     q_mul: Tensor | None, q_div: Tensor | None, k_mul: Tensor | None, k_div: Tensor | None,

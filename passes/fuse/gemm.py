@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel
+from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel, require_finite
 from graphopt_passes.fuse.again import again
 
 from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
@@ -83,6 +83,7 @@ def bn_gemm(
 ) -> Tensor:
     """BatchNormalization before Gemm scales its weights and shifts its bias."""
     require(w.rank == 2, "the weights are no matrix")
+    require_finite(w)
     scale, shift = batch_norm(bn, gamma, beta, mean, var, eps, like=w)
     trans, alpha = _number(gemm, "transB", 0), _number(gemm, "alpha", 1.0)
     matrix = op.Transpose(w, perm=[1, 0]) if trans else w

@@ -34,7 +34,7 @@ def _centred(
     return _over_root(d, _mean(_square(d), axes2, axes2_attr) + eps)
 
 
-@rule(_centred, shapes={**_X, "eps": "+"})
+@rule(_centred, shapes={"x": "f32: B S D", "eps": "+"}, attrs={"axes_attr": [-1], "axes2_attr": [-1]})
 def layer_norm(
     x: Tensor, eps: Tensor, axes: Tensor | None, axes_attr: list[int] | None,
     axes2: Tensor | None, axes2_attr: list[int] | None,
@@ -50,7 +50,7 @@ def _uncentred(x: Tensor, eps: Const, axes: Const, axes_attr: Attr[list[int]]) -
     return _over_root(x, _mean(_square(x), axes, axes_attr) + eps)
 
 
-@rule(_uncentred, shapes={**_X, "eps": "+"})
+@rule(_uncentred, shapes={"x": "f32: B S D", "eps": "+"})
 def rms_norm(x: Tensor, eps: Tensor, axes: Tensor | None, axes_attr: list[int] | None) -> Tensor:
     """x over the root of its mean square plus epsilon is RMSNormalization."""
     count = _normalized_axes(x, axes, axes_attr)
@@ -63,7 +63,7 @@ def _within_casts(x: Tensor, scale: Const, norm: Node, to: Attr[int]) -> Tensor:
     return op.Cast(norm.bind(op.any("LayerNormalization", "RMSNormalization")(wide, scale, ...)), to=to)
 
 
-@rule(_within_casts, shapes={**_X, "scale": "D"})
+@rule(_within_casts, shapes={"x": "f16: B S D", "scale": "D"}, attrs={"to": DType.FLOAT16.value})
 def norm_casts(x: Tensor, scale: Tensor, norm: Node, to: int) -> Tensor:
     """Half-precision numbers normalized in float32 are normalized so by the operator itself."""
     require(x.dtype in (DType.FLOAT16, DType.BFLOAT16), "what is cast is not half precision")

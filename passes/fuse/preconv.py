@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel
+from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel, require_finite
 from graphopt_passes.fuse.again import again
 from graphopt_passes.fuse.convolution import (
     CONVOLUTIONS,
@@ -44,6 +44,7 @@ def shift_conv(
     conv: Node,
 ) -> Tensor:
     """A constant added to each channel before a convolution without padding shifts its bias."""
+    require_finite(w)
     _require_no_padding(conv, w)
     _require_same_channels(conv, x, w, add, sub, minuend)
     constant = next(c for c in (add, sub, minuend) if c is not None)
@@ -67,6 +68,7 @@ def bn_conv(
     eps: float, conv: Node, bn: Node,
 ) -> Tensor:
     """BatchNormalization before a convolution without padding scales its weights and shifts its bias."""
+    require_finite(w)
     _require_no_padding(conv, w)
     scale, shift = batch_norm(bn, gamma, beta, mean, var, eps, like=w)
     extra = response(conv, w, shift)

@@ -142,7 +142,7 @@ def sub_sub(x: Tensor, a: Const, b: Const) -> Tensor:
     return x - (a + b)
 
 
-@rule(_div_div, accuracy="exact", single_use=False, bounded=True)
+@rule(_div_div, accuracy="exact", single_use=False, bounded=True, shapes={"c": ""})
 def div_to_mul(x: Tensor, c: Const) -> Tensor:
     """Dividing by a power of 2 is multiplying by its inverse."""
     require(x.dtype in (DType.FLOAT16, DType.FLOAT, DType.DOUBLE), "only floats have inverses")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from graphopt import Const, Node, Tensor, op, require, rule
+from graphopt import Const, DType, Node, Tensor, op, require, rule
 
 Bound = float | None
 
@@ -39,7 +39,7 @@ def _min_max(x: Tensor, lo: Const, hi: Const, n: Node) -> Tensor:
     return n.bind(op.Min(op.Max(x, lo), hi))
 
 
-@rule(_clip, accuracy="exact", single_use=False)
+@rule(_clip, accuracy="exact", single_use=False, shapes={"x": "i32: ..."})
 def clip_integers_noop(x: Tensor, lo: Const | None, hi: Const | None, n: Node) -> Tensor:
     """A Clip of integers without bounds changes nothing."""
     require(_bounds(n, lo, hi) == (None, None), "there is a bound")
@@ -76,16 +76,19 @@ def clip_clip(
 ) -> Tensor:
     """A Clip of a Clip is one whose bounds are those of the first, clipped by the second."""
     first, then = _bounds(inner, lo, hi), _bounds(outer, lo2, hi2)
+    # Clip makes a number of an infinity on the side where it has no bound.
+    require(all(b is None or math.isfinite(b) for b in (*first, *then)), "a bound is infinite")
     low = then[0] if first[0] is None else _clamp(first[0], then)
     high = then[1] if first[1] is None else _clamp(first[1], then)
     _check_zeros(first, (low, high))
     return _clipped(x, outer, low, high)
 
 
-@rule(_max_min, _min_max, accuracy="close")
+@rule(_max_min, _min_max, accuracy="close", shapes={"lo": "", "hi": ""})
 def max_min(x: Tensor, lo: Const, hi: Const, n: Node) -> Tensor:
     """Max and Min with numbers in a row are a Clip, up to the sign of a zero."""
     require(x.dtype.is_floating_point() or n.version >= 12, "Clip takes floats only at this opset")
+    require(x.dtype != DType.DOUBLE or n.version >= 12, "runtimes have no Clip of doubles at this opset")
     low, high = lo.scalar, hi.scalar
     require(low <= high, "the bounds are not in order")
     return _clipped(x, n, low, high)

@@ -13,17 +13,11 @@ from graphopt import Context, Node, Rewrite, Value, require
 
 def simplify_joins(ctx: Context) -> None:
     """Flatten nested Concats, and cancel or narrow Split, Slice and Gather against Concat."""
-    rules: dict[str, tuple[tuple[str, Callable[[Rewrite, Node], None]], ...]] = {
-        "Concat": (("concat_flat", concat_flat),),
-        "Split": (("split_of_concat", split_of_concat), ("split_to_slice", split_to_slice)),
-        "Slice": (("slice_of_concat", slice_of_concat),),
-        "Gather": (("gather_of_concat", gather_of_concat),),
-    }
     for graph in list(ctx.model.graphs()):
-        for node in graph.find(*rules):
-            for name, change in rules.get(node.op, ()):
+        for node in graph.find(*JOINS):
+            for change in JOINS.get(node.op, ()):
                 if node.is_standard and node.alive and _applies(node):
-                    with ctx.rewrite(f"simplify.{name}", at=node) as rewrite:
+                    with ctx.rewrite(f"simplify.{change.__name__}", at=node) as rewrite:
                         change(rewrite, node)
 
 
@@ -121,3 +115,11 @@ def _rejoined(parts: list[Value], axis: int) -> list[Value]:
         found.append(parts[i])
         i += 1
     return found
+
+
+JOINS: dict[str, tuple[Callable[[Rewrite, Node], None], ...]] = {
+    "Concat": (concat_flat,),
+    "Split": (split_of_concat, split_to_slice),
+    "Slice": (slice_of_concat,),
+    "Gather": (gather_of_concat,),
+}

@@ -19,6 +19,8 @@ from types import ModuleType
 
 import psutil
 
+from tests.bench.matching import matching
+
 ROOT = Path(__file__).parents[2]
 PEERS = ("onnxsim", "onnxslim", "onnxscript")
 
@@ -165,7 +167,7 @@ def startup(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*", help="peers, linearity, idle, int8, startup; all by default")
+    parser.add_argument("only", nargs="*", help="peers, linearity, idle, int8, startup, matching; all by default")
     parser.add_argument("--megabytes", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -173,6 +175,7 @@ def main() -> None:
         folder = Path(name)
         parts = {
             "startup": lambda: startup(11),
+            "matching": matching,
             "int8": int8,
             "idle": lambda: idle(folder),
             "linearity": lambda: linearity(folder),

@@ -10,7 +10,7 @@ import pytest
 from graphopt.cli import main as cli_main
 from graphopt.errors import RuleError
 
-KNOWN_PASSES = "cleanup, fold, fuse, quant, simplify"
+KNOWN_PASSES = "cleanup, fold, fuse, onnxscript, onnxsim, ort, quant, simplify"
 
 
 def error(text: str) -> str:
@@ -21,12 +21,12 @@ def test_unknown_verb_names_the_nearest(cli):
     assert cli("rnu") == (
         2,
         "",
-        error("there is no verb 'rnu'\n  did you mean 'run'? Known: diff, inspect, passes, rules, run, targets"),
+        error("there is no verb 'rnu'\n  did you mean 'run'? Known: bisect, diff, explain, inspect, passes, rules, run, targets"),
     )
 
 
 def test_unknown_verb_of_rules(cli):
-    assert cli("rules", "lst") == (2, "", error("there is no verb 'lst'\n  did you mean 'list'? Known: list"))
+    assert cli("rules", "lst") == (2, "", error("there is no verb 'lst'\n  did you mean 'list'? Known: check, list, new, show, test"))
 
 
 def test_unknown_option_names_the_nearest(cli):

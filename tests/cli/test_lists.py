@@ -23,9 +23,26 @@ def test_rules_of_one_pass(cli):
     assert all(row.startswith(("fuse.", " ")) for row in rows)
 
 
-def test_rules_of_a_pass_without_rules(cli):
-    expected = "the pass quant applies no rules: it works on the whole graph\n"
-    assert cli("rules", "list", "--pass", "quant") == (0, expected, "")
+def test_what_a_pass_without_rules_does(cli):
+    code, out, err = cli("rules", "list", "--pass", "quant")
+    assert (code, err) == (0, "")
+    rows = [line.split("  ")[0] for line in out.splitlines()[2:] if not line.startswith(" ")]
+    assert rows == ["quant.activation", "quant.weight", "quant.bias"]
+
+
+def test_a_pass_that_does_not_say_what_it_does(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from graphopt import Pass\n\n\nclass Mine(Pass):\n    name = 'mine'\n\n    def run(self, ctx):\n        pass\n"
+    )
+    expected = "the pass mine applies no rules: it works on the whole graph\n"
+    assert cli("rules", "list", "--rules", "mine.py", "--pass", "mine") == (0, expected, "")
+
+
+def test_what_passes_do_to_the_whole_graph_is_listed(cli):
+    code, out, err = cli("rules", "list")
+    assert (code, err) == (0, "")
+    names = {line.split()[0] for line in out.splitlines() if line[:1].isalpha()}
+    assert {"cleanup.dead", "fold", "simplify.same_size", "simplify.concat_flat", "fuse.gelu_erf"} <= names
 
 
 def test_rules_of_an_unknown_pass(cli):

@@ -114,7 +114,7 @@ def test_verbose_names_each_step_on_stderr(cli, model):
 def test_stats_list_the_rules(cli, model):
     _, out, _ = cli("run", model, "-p", "fuse", "--stats", "--no-verify")
     header = next(line for line in out.splitlines() if line.startswith("rule "))
-    assert header.split() == ["rule", "tried", "fired", "declined", "because"]
+    assert header.split() == ["rule", "tried", "fired", "declined", "time", "because"]
 
 
 def test_not_verified_is_said_aloud(cli, model):

@@ -2,7 +2,9 @@
 
 In a page, the ```python blocks are one program, run in a folder that has `fixtures/` and `build/`. A ```text block
 right behind one is what it prints. A block that cannot run here stands behind `<!-- not run: reason -->`. In
-```console blocks the lines behind `$` are commands. A ```toml block begins with the name of its file.
+```console blocks the lines behind `$` are commands; behind `<!-- run -->` they are run, in turn with the Python
+blocks, and must print what follows each of them, where … stands for anything. Behind `<!-- file: NAME -->` a block is
+the content of a file that is written then. A ```toml block begins with the name of its file.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import pytest
 
 from graphopt.cli.config import KEYS, resolve
 from graphopt.cli.main import _root, main
+from graphopt.engine.rules_file import rule_pack
 from graphopt.engine.spec import parse
 from graphopt.targets.target import load_target
 
@@ -30,7 +33,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKED = [*PAGES, ROOT / "fixtures" / "README.md", ROOT / "CHANGELOG.md"]
 
 _BLOCK = re.compile(
-    r"^(?P<skip> *<!-- not run: .+ -->\n)?(?P<indent> *)```(?P<kind>\w*)\n(?P<text>.*?)^(?P=indent)```$",
+    r"^(?: *<!-- (?P<mark>not run|run|file)(?:: (?P<detail>[^\n]+?))? -->\n)?(?P<indent> *)```(?P<kind>\w*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 _LINK = re.compile(r"(?<!`)\[[^\]]*\]\((?P<to>[^)\s]+)\)")
@@ -38,12 +41,13 @@ _LINK = re.compile(r"(?<!`)\[[^\]]*\]\((?P<to>[^)\s]+)\)")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its kind, its text, the line it begins at, and whether it was marked not to run."""
+    """A fenced block: its kind, its text, the line it begins at, and how it is marked."""
 
     kind: str
     text: str
     line: int
-    skipped: bool
+    mark: str | None  # "not run", "run" or "file"
+    detail: str | None
     adjoins: bool  # nothing but a newline between it and the block before
 
 
@@ -52,20 +56,20 @@ def blocks(page: Path) -> list[Block]:
     found, end = [], -1
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("text"))
-        skipped = match["skip"] is not None
         content = textwrap.dedent(match["text"])
-        found.append(Block(match["kind"], content, line, skipped, text[end : match.start()] == "\n"))
+        adjoins = text[end : match.start()] == "\n"
+        found.append(Block(match["kind"], content, line, match["mark"], match["detail"], adjoins))
         end = match.end()
     return found
 
 
 def programs(page: Path) -> list[tuple[Block, str | None]]:
-    """The Python blocks that run, each with what it is said to print, None if nothing is said."""
+    """The blocks that run or are files, Python ones with what they are said to print, None if nothing is said."""
     found = blocks(page)
     return [
         (block, next((after.text for after in found[i + 1 : i + 2] if after.kind == "text" and after.adjoins), None))
         for i, block in enumerate(found)
-        if block.kind == "python" and not block.skipped
+        if block.mark in ("run", "file") or (block.kind == "python" and block.mark is None)
     ]
 
 
@@ -93,14 +97,35 @@ def test_python_examples_run_and_print_what_the_page_says(
     shutil.copy(ROOT / "fixtures/models/residual_cnn.onnx", tmp_path / "model.onnx")
     shutil.copy(ROOT / "fixtures/data/digits_calib.npz", tmp_path / "calibration.npz")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
     module = types.ModuleType("example")  # dataclasses look their module up by name
     monkeypatch.setitem(sys.modules, "example", module)
     for block, said in programs(page):
+        if block.mark == "file":
+            (tmp_path / str(block.detail)).write_text(block.text, encoding="utf-8")
+            continue
+        if block.mark == "run":
+            check_console(block, f"{page.name}:{block.line}", capsys)
+            continue
         padded = "\n" * block.line + block.text  # so that a traceback names the line of the page
         capsys.readouterr()
         exec(compile(padded, str(page), "exec"), vars(module))
         if said is not None:
             assert capsys.readouterr().out == said, f"{page.name}:{block.line}: not what is printed"
+
+
+def check_console(block: Block, where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run the commands of a block, and compare what each prints with what stands under it."""
+    for part in re.split(r"^\$ ", block.text.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
+        command, _, expected = part.partition("\n")
+        words = shlex.split(command, comments=True)
+        assert words[0] == "graphopt", f"{where}: {command}"
+        capsys.readouterr()
+        main(words[1:])
+        said = "".join(capsys.readouterr())
+        pattern = "".join(".*" if piece == "…" else re.escape(piece) for piece in re.split("(…)", expected.strip()))
+        printed = "\n".join(line.rstrip() for line in said.strip().splitlines())
+        assert re.fullmatch(pattern, printed, re.DOTALL), f"{where}: {command} prints\n{printed}\nand not\n{expected}"
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if any(commands(p))], ids=id_of)
@@ -132,7 +157,7 @@ def check_graphopt(args: list[str], where: str) -> None:
     if command.name == "run":
         named = {name.replace("_", "-").replace("evaluate", "eval"): v for name, v in context.params.items()}
         settings = resolve({key: v for key, v in named.items() if key in KEYS and v}, folder=ROOT)
-        parse(settings.passes)
+        parse(settings.passes, {file.stem: rule_pack(file.stem, [], "") for file in settings.rules})
         load_target(settings.target)
 
 

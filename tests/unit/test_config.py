@@ -102,7 +102,7 @@ def test_flags_as_text(tmp_path, flags, field, value):
         ("seed = 1.5", "seed: cannot be 1.5\n  it takes a whole number from 0 on"),
         ("seed = true", "seed: cannot be true\n  it takes a whole number from 0 on"),
         ("level = 4", "level: cannot be 4\n  it takes a whole number from 0 to 3"),
-        ('verify = "no"', "verify: cannot be 'no'\n  it takes true or false"),
+        ('verify = "no"', "verify: cannot be 'no'\n  it takes true, false, 'end', 'pass' or 'local'"),
         ("target = 3", "target: cannot be 3\n  it takes a text"),
         ("passes = [1]", "passes: cannot be [1]\n  it takes a text or a list of texts"),
         ("max-drop = -1", "max-drop: cannot be -1\n  it takes a percentage, such as 1 or 0.5%"),

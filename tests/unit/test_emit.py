@@ -186,7 +186,7 @@ def test_a_model_that_does_not_check_is_not_written(tmp_path: Path) -> None:
         OnnxEmitter().emit(model, path, EmitOptions())
     assert error.value.what.startswith("the result is not a valid ONNX model: No Op registered for Rely")
     assert error.value.where == str(path)
-    assert error.value.hint == "nothing was written; find the rewrite to blame with --stop-after"
+    assert error.value.hint == "nothing was written; find the rewrite to blame with graphopt bisect"
     assert path.read_bytes() == b"what was there before"
     assert [f.name for f in tmp_path.iterdir()] == ["out.onnx"]
 

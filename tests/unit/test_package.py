@@ -7,10 +7,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import graphopt
 from graphopt.errors import ModelError
 from graphopt.runtime.compiled import optimized_graph
 from graphopt.runtime.latency import latency
@@ -189,3 +191,15 @@ def test_latency_times_models_side_by_side(tmp_path: Path) -> None:
 
 def text(body: str, signature: str) -> ir.Model:
     return ir.from_onnx_text(f'<ir_version: 9, opset_import: ["": 18]> g {signature} {{ {body} }}')
+
+
+def test_texts_in_attributes_travel_like_other_constants() -> None:
+    """`cleanup` makes initializers of Constants, and what they hold is bytes in a file."""
+    proto = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["" : 19]>
+        g () => (string[2] y, string z) {
+            a = Constant <value_strings = ["abc", "d"]> () y = Identity (a)
+            b = Constant <value_string = "ü"> () z = Identity (b) }""")
+    result = graphopt.optimize(graphopt.load(proto), "cleanup").model
+    found = run_model(package(result.ir), {})
+    assert found["y"].tolist() == ["abc", "d"] and found["z"].tolist() == "ü"

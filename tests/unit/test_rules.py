@@ -82,14 +82,14 @@ class TestLiterals:
         assert drive(m, add_zero)[0] == 0
 
     def test_a_literal_is_rounded_to_the_dtype(self) -> None:
-        @rule(lambda x: x * 0.1)
+        @rule(lambda x: x * 0.1, bounded=True)
         def tenth(x: Tensor) -> Tensor:
             """A tenth."""
             return op.Neg(x)
 
         for dtype, name in ((np.float16, "float16"), (np.float32, "float"), (np.float64, "double")):
             m = model(f"g ({name}[4] x) => ({name}[4] y) {{ a = Mul(x, c) y = Abs(a) }}", c=np.array(0.1, dtype))
-            assert drive(m, tenth_bounded(tenth))[0] == 1
+            assert drive(m, tenth)[0] == 1
 
     def test_approx_must_be_asked_for(self) -> None:
         @rule(lambda x: x * approx(1.4142, rtol=1e-4))
@@ -108,12 +108,6 @@ class TestLiterals:
 
         m = model("g (int64[4] x) => (int64[4] y) { y = Mul(x, c) }", c=np.array(1, np.int64))
         assert drive(m, half_more)[0] == 0
-
-
-def tenth_bounded(r: Any) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(r, bounded=True)
 
 
 class TestContracts:
@@ -181,6 +175,7 @@ class TestContracts:
         @rule(lambda x: op.Neg(x))
         def neg_to_sub(x: Tensor) -> Tensor:
             """Negation is subtraction from zero."""
+            require(x.rank == 1, "no vector")
             return 0.0 - x
 
         count, stats = drive(model("g (float[4] x) => (float[4] y) { y = Neg(x) }"), neg_to_sub)
@@ -229,12 +224,11 @@ class TestMatching:
             assert drive(m, three)[0] == 1
 
     def test_a_repeated_variable_is_the_same_value(self) -> None:
-        @rule(lambda x: x + x)
+        @rule(lambda x: x + x, bounded=True)
         def double(x: Tensor) -> Tensor:
             """A sum of equals is a product."""
             return x * 2
 
-        double = tenth_bounded(double)
         assert drive(model("g (float[4] x, float[4] z) => (float[4] y) { y = Add(x, z) }"), double)[0] == 0
         m = model("g (float[4] x) => (float[4] y) { y = Add(x, x) }")
         assert drive(m, double)[0] == 1
@@ -253,13 +247,13 @@ class TestMatching:
         assert [(n.op, [v.name for v in n.inputs if v]) for n in m.main.nodes] == [("Sub", ["z", "x"])]
 
     def test_what_only_the_other_branch_binds_is_none(self) -> None:
-        @rule(lambda x, c: op.Relu(x * c | x))
+        @rule(lambda x, c: op.Relu(x * c | x), bounded=True)
         def relu(x: Tensor, c: Const) -> Tensor:
             """A relu, scaled or not."""
             return op.Abs(x) if c is None else op.Neg(x)
 
         m = model("g (float[4] x) => (float[4] y) { y = Relu(x) }")
-        assert drive(m, tenth_bounded(relu))[0] == 1
+        assert drive(m, relu)[0] == 1
         assert ops(m) == ["Abs"]
 
     def test_const_refuses_an_overridable_initializer(self) -> None:
@@ -292,7 +286,7 @@ class TestMatching:
         assert ops(m) == ["Abs", "And"]
 
     def test_several_outputs_are_found_forward(self) -> None:
-        @rule(lambda x, a, b: (x @ a, x @ b), single_use=False)
+        @rule(lambda x, a, b: (x @ a, x @ b), single_use=False, bounded=True)
         def wide(x: Tensor, a: Tensor, b: Tensor) -> Any:
             """Two products with one operand are one wider product."""
             for w in (a, b):
@@ -301,13 +295,13 @@ class TestMatching:
 
         m = model("g (float[2,4] x) => (float[2,3] y, float[2,5] z) { y = MatMul(x, a) z = MatMul(x, b) }",
                   a=np.ones((4, 3), F), b=np.ones((4, 5), F))
-        assert drive(m, tenth_bounded(wide))[0] == 1
+        assert drive(m, wide)[0] == 1
         assert ops(m) == ["MatMul", "Split"]
         assert [o.name for o in m.main.outputs] == ["y", "z"]
         check_uses(m)
 
     def test_outputs_of_one_operator(self) -> None:
-        @rule(lambda x: op.Split(x, [2, 2], nout=2))
+        @rule(lambda x: op.Split(x, [2, 2], nout=2), bounded=True)
         def split(x: Tensor) -> Any:
             """Not a real rule."""
             return op.Split(x, [2, 2], axis=0, nout=2)
@@ -315,16 +309,15 @@ class TestMatching:
         def pattern(x: Tensor, s: Const) -> Any:
             return op.Split(x, s, nout=2, axis=0)
 
-        @rule(pattern)
+        @rule(pattern, once=True)
         def halves(x: Tensor, s: Const) -> Any:
             """Halves are swapped, which is wrong, but a test of matching."""
             a, b = op.Split(x, s, axis=0, nout=2)
             return b, a
 
         m = model("g (float[4] x) => (float[2] y, float[2] z) { y, z = Split<axis=0>(x, s) }", s=np.array([2, 2]))
-        import dataclasses
 
-        assert drive(m, dataclasses.replace(halves, bounded=True, once=True))[0] == 1
+        assert drive(m, halves)[0] == 1
         assert [o.index for o in m.main.outputs] == [1, 0]
 
 
@@ -381,7 +374,7 @@ class TestLowering:
 
 class TestErrors:
     def test_signatures_must_agree(self) -> None:
-        with pytest.raises(RuleError, match=r"different parameters: \(x, v\) and \(x, w\)"):
+        with pytest.raises(RuleError, match=r"different parameters: .* has \(x, v\), bad .* has \(x, w\)"):
 
             @rule(lambda x, v: x * v)
             def bad(x: Tensor, w: Tensor) -> Tensor:
@@ -410,19 +403,19 @@ class TestErrors:
             rule(lambda x: x)(lambda x: x)
 
     def test_branching_in_a_pattern(self) -> None:
-        with pytest.raises(TypeError, match="a pattern is traced once; write alternatives with"):
+        with pytest.raises(RuleError, match="a pattern is traced once; write alternatives with"):
             rule(lambda x: op.Neg(x) if x else x)(lambda x: x)
 
     def test_facts_in_a_pattern(self) -> None:
-        with pytest.raises(TypeError, match=r"\.rank is a fact of a matched value"):
+        with pytest.raises(RuleError, match=r"\.rank is a fact of a matched value"):
             rule(lambda x: op.Neg(x) if x.rank else x)(lambda x: x)
 
     @pytest.mark.parametrize(
         ("body", "text"),
         [
             (lambda x: 1 / 0, "raised ZeroDivisionError"),
-            (lambda x: "x", "returned 'x', which is no tensor expression"),
-            (lambda x: (x, x), "returned 2 values for a pattern with 1 outputs"),
+            (lambda x: "x" * x.rank, "returned 'x', which is no tensor expression"),
+            (lambda x: (x,) * (x.rank + 1), "returned 2 values for a pattern with 1 output"),
         ],
     )
     def test_a_replacement_that_fails_names_rule_and_node(self, body: Any, text: str) -> None:
@@ -433,5 +426,7 @@ class TestErrors:
         m = model("g (float[4] x) => (float[4] y) { a = Neg(x) y = Neg(a) }")
         with pytest.raises(RuleError, match=text) as caught:
             drive(m, r)
-        assert "broken (test_rules.py:" in str(caught.value)
+        assert "test_rules.py:" in str(caught.value)
+        assert "rule 'broken'" in str(caught.value)
+        assert "at node \"Neg of 'y'\"" in str(caught.value)
         assert ops(m) == ["Neg", "Neg"]

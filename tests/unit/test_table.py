@@ -189,6 +189,7 @@ def test_json_says_what_the_table_says():
         "tried": 60,
         "fired": 53,
         "declined": {"the weight is not constant": 7, "too few rows": 1},
+        "seconds": None,
     }
     assert read["latency"]["measurable"] is True
     assert read["coverage"]["left"] == [{"name": "/fc/Gemm", "op": "Gemm"}]

@@ -1,0 +1,49 @@
+"""Small models that an executor is not to be asked about, for it is known to be wrong, or never to answer.
+
+Found by running the models of the rule checker through both, with onnx 1.23 and ONNX Runtime 1.31.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+
+__all__ = ["distrusted", "endless"]
+
+_BEFORE = {"BatchNormalization": 14, "Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
+
+
+def distrusted(model: onnx.ModelProto) -> str | None:
+    """Why the reference evaluator's word on a model counts for nothing; None if nothing speaks against it.
+
+    BatchNormalization before opset 14 runs as in training; Softmax and its kin before 13 along one axis, not over
+    all from one on; ConvTranspose in groups adds the bias of the first group to all; Resize keeps to finite numbers.
+    """
+    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    for node in _nodes(model.graph):
+        if version < _BEFORE.get(node.op_type, 0):
+            return f"it does not know {node.op_type} of opset {version}"
+        if node.op_type == "Resize":
+            return "its Resize knows no infinities"
+        if node.op_type == "ConvTranspose" and any(a.name == "group" and a.i > 1 for a in node.attribute):
+            return "its ConvTranspose knows no groups"
+    return None
+
+
+def endless(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]]) -> str | None:
+    """Why ONNX Runtime would not come to an end: its Conv does not on tensors without channels."""
+    shapes = [*(array.shape for array in feeds.values()), *(tensor.dims for tensor in model.graph.initializer)]
+    if any(0 in shape for shape in shapes) and any(node.op_type == "Conv" for node in _nodes(model.graph)):
+        return "its Conv hangs on tensors without channels"
+    return None
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _nodes(body)

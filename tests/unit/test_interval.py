@@ -1,0 +1,72 @@
+"""Bounds of values, which rules see as `x.range`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphopt import Tensor, op, require, rule
+from graphopt.ir.interval import interval
+from tests.unit.engine import drive, model, ops
+
+F = np.float32
+INF = math.inf
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("y = Identity(x)", (-INF, INF)),
+        ("y = Sigmoid(x)", (0, 1)),
+        ("a = Tanh(x) b = Transpose(a) y = Reshape(b, s)", (-1, 1)),
+        ("y = Clip(x, l, h)", (-2, 3)),
+        ("y = Clip(x, , h)", (-INF, 3)),
+        ("a = Relu(x) y = Clip(a, l, h)", (0, 3)),
+        ("a = Sigmoid(x) y = Clip(a, h)", (3, 3)),
+        ("a = Sigmoid(x) b = Tanh(x) y = Concat<axis=0>(a, b)", (-1, 1)),
+        ("a = Sigmoid(x) y = Max(a, l)", (0, 1)),
+        ("a = Sigmoid(x) y = Min(a, l)", (-2, -2)),
+        ("a = Exp(x) y = Add(a, a)", (-INF, INF)),
+        ("y = Identity(h)", (3, 3)),
+    ],
+)
+def test_bounds_that_operators_give(body: str, expected: tuple[float, float]) -> None:
+    m = model(f"g (float[2,2] x) => (float[N,M] y) {{ {body} }}", l=F(-2), h=F(3), s=np.array([2, 2]))
+    assert interval(m.main.outputs[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.array([3, -1, 2], F), (-1, 3)),
+        (np.array([math.nan, 2], F), (2, 2)),
+        (np.array([math.nan], F), (-INF, INF)),
+        (np.zeros(0, F), (-INF, INF)),
+        (np.array([-INF, 1], F), (-INF, 1)),
+    ],
+)
+def test_bounds_of_constants(array: Any, expected: tuple[float, float]) -> None:
+    m = model("g (float[1] x) => (float[N] y) { y = Add(x, c) }", c=array)
+    constant = next(iter(m.main.nodes)).inputs[1]
+    assert constant is not None
+    assert interval(constant) == expected
+
+
+def test_bounds_of_unsigned_integers() -> None:
+    m = model("g (uint8[2] x) => (uint8[2] y) { y = Add(x, x) }")
+    assert interval(m.main.outputs[0]) == (0, INF)
+
+
+def test_a_rule_may_ask() -> None:
+    @rule(lambda x: op.Relu(x), single_use=False)
+    def needless(x: Tensor) -> Tensor:
+        """Relu of what is never negative changes nothing."""
+        require(x.range[0] >= 0, "x may be negative")
+        return x
+
+    m = model("g (float[2] x) => (float[2] y, float[2] z) { a = Softplus(x) y = Relu(a) z = Relu(x) }")
+    assert drive(m, needless)[0] == 1
+    assert sorted(ops(m)) == ["Relu", "Softplus"]

@@ -1,0 +1,467 @@
+"""Random samples of rules: valid, varied, reproducible, and such that every built-in rule fires on them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, checker, helper, numpy_helper
+
+import graphopt
+from graphopt import ANY, Attr, Const, Domain, Node, Tensor, approx, op, require, rule
+from graphopt.check.sample import Rejected, Sample, SampleOptions, draw, instantiate
+from graphopt.engine.registry import pass_class, pass_names
+from graphopt.rules.language import many
+from tests.unit.engine import drive
+
+PLAIN = SampleOptions(plain=True)
+
+
+def samples(found: graphopt.Rule[Any], count: int, options: SampleOptions | None = None, seed: int = 0) -> list[Sample]:
+    rng = Random(seed)
+    return [draw(found, rng, options=options) for _ in range(count)]
+
+
+def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those in bodies as well."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from nodes(attribute.g)
+
+
+def of(sample: Sample, operator: str) -> list[onnx.NodeProto]:
+    return [node for node in nodes(sample.model.graph) if node.op_type == operator]
+
+
+def attrs(node: onnx.NodeProto) -> dict[str, Any]:
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from graphs(attribute.g)
+
+
+def constants(sample: Sample) -> dict[str, np.ndarray]:
+    """Initializers and Constants by name."""
+    found: dict[str, np.ndarray] = {}
+    for graph in graphs(sample.model.graph):
+        found |= {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+        found |= {n.output[0]: numpy_helper.to_array(attrs(n)["value"]) for n in graph.node if n.op_type == "Constant"}
+    return found
+
+
+def shape_of(sample: Sample, name: str) -> list[int | str]:
+    (value,) = [v for v in sample.model.graph.input if v.name == name]
+    return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+
+
+# -- rules that have matches, and that are never applied ------------------------------------------
+
+
+def pattern(function: Any, **options: Any) -> graphopt.Rule[Any]:
+    """A rule of this left side."""
+    import inspect
+
+    def matched(*operands: Any) -> Tensor:
+        require(False, "it matches")
+        raise AssertionError
+
+    matched.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return rule(function, bounded=True, once=True, **options)(matched)
+
+
+def matches(found: graphopt.Rule[Any], sample: Sample) -> bool:
+    return "it matches" in drive(graphopt.load(sample.model), found)[1].declined.get(found.name, {})
+
+
+def share(found: graphopt.Rule[Any], count: int = 40, options: SampleOptions | None = None) -> float:
+    """The share of samples that the pattern matches."""
+    return sum(matches(found, s) for s in samples(found, count, options)) / count
+
+
+# -- built-in rules -------------------------------------------------------------------------------
+
+BUILTIN = {f"{name}.{r.name}": r for name in pass_names() for r in pass_class(name).rules()}
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_each_built_in_rule_fires_on_some_samples(name: str) -> None:
+    found, rng = BUILTIN[name], Random(7)
+    fired = drawn = 0
+    while fired < 3 and drawn < 60:
+        drawn += 1
+        fired += drive(graphopt.load(draw(found, rng).model), found)[0] > 0
+    assert fired == 3, f"fired on {fired} of {drawn}"
+
+
+def test_samples_are_accepted_by_the_checker_and_run() -> None:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    ran = 0
+    for name in ("fuse.conv_bn", "fuse.gelu_erf", "simplify.slice_slice", "simplify.reduce_squeeze"):
+        for sample in samples(BUILTIN[name], 15, SampleOptions(dtype=TensorProto.FLOAT)):
+            checker.check_model(sample.model, full_check=True)
+            assert {v.name for v in sample.model.graph.input} >= set(sample.feeds)
+            try:
+                session = ort.InferenceSession(sample.model.SerializeToString(), options)
+            except Exception as error:
+                assert "NOT_IMPLEMENTED" in str(error) or "Cast" in str(error), error
+                continue
+            session.run(None, dict(sample.feeds))
+            ran += 1
+    assert ran > 45
+
+
+# -- the same seed, the same sample ---------------------------------------------------------------
+
+_DIGEST = """
+import hashlib
+from random import Random
+from graphopt.check.sample import draw
+from graphopt_passes.fuse.attention import attention
+from graphopt_passes.fuse.conv import conv_scale
+made, rng = hashlib.sha256(), Random(3)
+for found in (attention, conv_scale):
+    for _ in range(5):
+        sample = draw(found, rng)
+        made.update(sample.model.SerializeToString(deterministic=True))
+        made.update(b"".join(k.encode() + v.tobytes() for k, v in sample.feeds.items()))
+        made.update(repr(sample.traits).encode())
+print(made.hexdigest())
+"""
+
+
+def test_samples_do_not_depend_on_the_hash_seed() -> None:
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", _DIGEST], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_a_sample_is_made_again_from_its_seed() -> None:
+    for sample in samples(BUILTIN["fuse.gemm_shift"], 5):
+        again = instantiate(BUILTIN["fuse.gemm_shift"], sample.seed)
+        assert again.model == sample.model and again.traits == sample.traits
+        assert all(np.array_equal(again.feeds[k], v, equal_nan=v.dtype.kind == "f") for k, v in sample.feeds.items())
+
+
+# -- structure ------------------------------------------------------------------------------------
+
+
+def test_all_branches_orders_and_operators_occur() -> None:
+    either = pattern(lambda x, c: op.any("Relu", "Neg")(x) + c | x * c)
+    found = samples(either, 60)
+    assert {s.traits["branch"] for s in found} == {"1 of 2", "2 of 2"}
+    assert len({s.traits["operators"] for s in found}) == 3
+    assert {s.traits.get("order") for s in found} == {None, "swapped: Add", "swapped: Mul"}
+
+
+def test_an_alternative_is_chosen_that_the_opset_has() -> None:
+    both = pattern(lambda x: op.Relu(op.ReduceMean(x, [0])) | op.Relu(op.ReduceMean(x, axes=[0])))
+    for sample in samples(both, 30):
+        (node,) = of(sample, "ReduceMean")
+        assert (len(node.input) == 2) == (int(sample.traits["opset"]) >= 18)
+
+
+def _conv(x: Tensor, w: Const, b: Const | None) -> Tensor:
+    return op.Conv(x, w, b, ...)
+
+
+def test_optional_operands_are_there_or_left_out() -> None:
+    found = samples(pattern(_conv), 30)
+    assert {len(of(s, "Conv")[0].input) for s in found} == {2, 3}
+    assert all((len(of(s, "Conv")[0].input) == 2) == (s.traits.get("left out") == "b") for s in found)
+
+
+def _joined(xs: Tensor, s: Const, axis: Attr[int]) -> Tensor:
+    return op.Concat(*many(xs, s, each=lambda x, s: op.Relu(x) * s), axis=axis)
+
+
+def test_many_stands_for_one_to_four_operands() -> None:
+    found = samples(pattern(_joined), 40)
+    assert {len(of(s, "Concat")[0].input) for s in found} == {1, 2, 3, 4}
+    assert all(len(of(s, "Relu")) == len(of(s, "Concat")[0].input) for s in found)
+    assert share(pattern(_joined)) > 0.7
+
+
+def _parts(x: Tensor, sizes: Const) -> tuple[Tensor, ...]:
+    a, b, c = op.Split(x, sizes, axis=0, nout=3)
+    return op.Relu(a), op.Neg(b), c
+
+
+def test_all_outputs_of_a_pattern_are_made() -> None:
+    assert share(pattern(_parts)) > 0.7
+    for sample in samples(pattern(_parts), 10, PLAIN):
+        made = {n.output[0] for operator in ("Relu", "Neg") for n in of(sample, operator)}
+        assert {v.name for v in sample.model.graph.output} == made | {of(sample, "Split")[0].output[2]}
+
+
+def test_operators_that_onnx_does_not_define() -> None:
+    ms = Domain("com.microsoft")
+    found = pattern(lambda x, b: op.Relu(ms.FastGelu(x, b, ...)))
+    assert share(found) > 0.7
+    assert {d.domain for d in samples(found, 1)[0].model.opset_import} == {"", "com.microsoft"}
+
+
+# -- numbers, attributes --------------------------------------------------------------------------
+
+
+def test_a_number_has_all_forms_and_sometimes_another_value() -> None:
+    half = pattern(lambda x: op.Relu(x) * 0.5)
+    found = samples(half, 120)
+    arrays = [a for s in found for n, a in constants(s).items() if n.startswith("number")]
+    assert {0, 1, 2} <= {a.ndim for a in arrays}
+    assert any(a.size > 1 for a in arrays), "broadcast in full"
+    strange = [a for a in arrays if a.size and not np.all(a.astype(np.float64) == 0.5)]
+    assert 0 < len(strange) < 20
+    assert share(half, 120) > 0.6
+
+
+def test_approximate_numbers_stay_within_the_tolerance() -> None:
+    near = pattern(lambda x: x * approx(0.7, rtol=1e-2))
+    found = [a for s in samples(near, 20, PLAIN) for a in constants(s).values()]
+    assert len({float(a.ravel()[0]) for a in found}) > 5
+    assert all(np.all(np.abs(a.astype(np.float64) - 0.7) < 0.0071) for a in found)
+
+
+def _transposed(x: Tensor, perm: Attr[list[int]]) -> Tensor:
+    return op.Relu(op.Transpose(x, perm=perm))
+
+
+def test_captured_attributes_have_declared_and_other_values() -> None:
+    declared = pattern(_transposed, shapes={"x": "A B C D"}, attrs={"perm": [0, 2, 1, 3]})
+    drawn = Counter(str(attrs(of(s, "Transpose")[0]).get("perm")) for s in samples(declared, 60))
+    assert drawn["[0, 2, 1, 3]"] > 25
+    assert len(drawn) > 5
+
+
+def test_attributes_that_the_pattern_opens_vary() -> None:
+    found = [attrs(of(s, "Conv")[0]) for s in samples(pattern(_conv), 80, seed=2)]
+    for name in ("strides", "dilations", "pads", "group", "auto_pad", "kernel_shape"):
+        assert 2 < sum(name in a for a in found) < 70, name
+
+
+def test_attributes_that_the_pattern_does_not_mention_are_seldom_there() -> None:
+    found = [attrs(of(s, "Gemm")[0]) for s in samples(pattern(lambda x, w: op.Gemm(x, w, transB=1)), 120)]
+    odd = [a for a in found if a.get("alpha", 1.0) != 1.0 or a.get("transA", 0)]
+    assert all(a["transB"] == 1 for a in found)
+    assert 0 < len(odd) < 20
+    assert any(a.get("transA") == 0 for a in found), "the default, written out"
+
+
+def _any_epsilon(x: Tensor, scale: Const) -> Tensor:
+    return op.LayerNormalization(x, scale, epsilon=ANY)
+
+
+def test_any_value_of_an_attribute() -> None:
+    found = {attrs(of(s, "LayerNormalization")[0]).get("epsilon") for s in samples(pattern(_any_epsilon), 20)}
+    assert len(found) >= 2
+
+
+# -- shapes and dtypes ----------------------------------------------------------------------------
+
+
+def _hinted(x: Tensor, w: Const, scale: Const) -> Tensor:
+    return op.Conv(x, w) * scale
+
+
+def test_hints_are_followed_mostly() -> None:
+    hinted = pattern(_hinted, shapes={"x": "N C H W", "w": "K C 3 3", "scale": "+K 1 1"})
+    for sample in samples(hinted, 15, PLAIN):
+        held = constants(sample)
+        (n, c, h, w) = shape_of(sample, "x")
+        assert held["w"].shape[1:] == (c, 3, 3) and len({n, c, h, w}) == 4
+        assert held["scale"].shape == (held["w"].shape[0], 1, 1) and (held["scale"] > 0).all()
+    shapes = {constants(s)["scale"].shape for s in samples(hinted, 60)}
+    assert any(len(shape) != 3 for shape in shapes), "not always"
+
+
+def test_a_hint_may_name_a_dtype() -> None:
+    hinted = pattern(lambda x, y: x + y, shapes={"x": "i8: N C", "y": "i8: ..."})
+    drawn = Counter(s.traits["dtypes"] for s in samples(hinted, 60))
+    assert drawn["int8"] > 40 and len(drawn) > 1
+
+
+def test_dtypes_are_unified_over_the_pattern() -> None:
+    found = samples(pattern(lambda c, x, y: op.Where(op.Not(c), op.Sqrt(x), y)), 60)
+    for sample in found:
+        assert sample.traits["dtypes"].split()[0] in ("bfloat16", "bool")
+    drawn = Counter(dtype for s in found for dtype in s.traits["dtypes"].split())
+    assert drawn["bool"] == 60 and drawn["float"] > 25 and {"float16", "double", "bfloat16"} <= set(drawn)
+
+
+def test_shapes_vary_in_rank_size_and_broadcasting() -> None:
+    found = samples(pattern(lambda x, y: x - y), 150)
+    shapes = [v.shape for s in found for v in [*s.feeds.values(), *constants(s).values()]]
+    assert {len(shape) for shape in shapes} >= {0, 1, 2, 3, 4, 5}
+    assert any(0 in shape for shape in shapes) and any(1 in shape for shape in shapes)
+    unequal = [s for s in found if len({v.shape for v in s.feeds.values()}) > 1]
+    assert len(unequal) > 30
+
+
+def test_sizes_are_symbolic_in_some_samples() -> None:
+    found = samples(pattern(lambda x, y: op.Concat(x, y, axis=0), shapes={"x": "N C", "y": "M C"}), 60)
+    symbolic = [s for s in found if "symbolic" in s.traits["axes"]]
+    assert 5 < len(symbolic) < 35
+    assert any("C" in shape_of(s, v.name) for s in symbolic for v in s.model.graph.input), "one name for equal sizes"
+
+
+@pytest.mark.parametrize(
+    ("function", "operator"),
+    [
+        (lambda x: op.Squeeze(x, axes=[2]), "Squeeze"),
+        (lambda x: op.Softmax(x, axis=3), "Softmax"),
+        (lambda x: op.Gather(x, 1, axis=1), "Gather"),
+        (lambda x, y: op.Einsum(x, y, equation="bij,jk->bik"), "Einsum"),
+        (lambda x, i, u: op.ScatterElements(x, i, u, ...), "ScatterElements"),
+        (lambda x, w, r: op.GRU(x, w, r, ...), "GRU"),
+        (lambda x, k: op.TopK(x, k, ..., nout=2)[0], "TopK"),
+        (lambda x: op.CumSum(x, 0), "CumSum"),
+        (lambda x: op.Relu(op.PRelu(x, op.Abs(x))), "PRelu"),
+        (lambda x, y: op.Mod(x, y), "Mod"),
+        (lambda x, s, z: op.DequantizeLinear(op.QuantizeLinear(x, s, z, ...), s, z, ...), "QuantizeLinear"),
+        (lambda x, w, xz: op.ConvInteger(x, w, xz, ...), "ConvInteger"),
+        (lambda x: op.NonZero(x), "NonZero"),
+        (lambda x: op.DepthToSpace(x, ...), "DepthToSpace"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_operators_with_demands_on_their_operands(function: Any, operator: str) -> None:
+    found = pattern(function)
+    assert all(of(s, operator) for s in samples(found, 5))
+    assert share(found, 20) >= 0.5
+
+
+# -- contents -------------------------------------------------------------------------------------
+
+
+def test_special_values_in_some_samples_only() -> None:
+    found = samples(pattern(lambda x: op.Relu(x), shapes={"x": "f32: N C"}), 60)
+    special = [s for s in found if any(v.dtype.kind == "f" and not np.isfinite(v).all() for v in s.feeds.values())]
+    assert 3 < len(special) < 30
+    assert all(s.traits["special values"] == "some" for s in special)
+    assert {True, False} == {s.traits["special values"] == "some" for s in found}
+
+
+def test_integers_are_never_divided_by_zero() -> None:
+    found = samples(pattern(lambda x, y: op.Div(x, y), shapes={"x": "i32: N C"}), 60)
+    integers = 0
+    for sample in found:
+        values = constants(sample) | dict(sample.feeds)
+        for name, array in values.items():
+            if name.startswith("y") and array.dtype.kind in "iu" and not name.endswith("_shape"):
+                assert ((array != 0).all() and (array != -1).all()) or array.dtype.kind == "u"
+                integers += 1
+    assert integers > 30
+    computed = samples(pattern(lambda x, y: op.Div(x, y + 1)), 40)
+    assert not any("int" in s.traits["dtypes"] for s in computed), "what is computed may be 0"
+
+
+# -- placement ------------------------------------------------------------------------------------
+
+
+def _shifted(x: Tensor, c: Const) -> Tensor:
+    return op.Relu(op.Neg(x) + c)
+
+
+def test_patterns_stand_everywhere_in_a_graph() -> None:
+    found = samples(pattern(_shifted, shapes={"x": "N C", "c": "C"}), 250)
+    notes = " / ".join(s.traits["placement"] for s in found)
+    for note in ("at the boundary", "x comes from Identity", "x comes from Abs", "the result is read by", "is a graph output, too",
+                 "the interior", "in a body of If", "in a body of Loop", "the constant c is read by",
+                 "c is the default of a graph input", "x has an unknown rank"):  # fmt: skip
+        assert note in notes, note
+    kinds = Counter("node" if of(s, "Constant") else "initializer" for s in found)
+    assert kinds["node"] > 30 and kinds["initializer"] > 30
+
+
+def test_a_default_of_a_graph_input_is_no_constant() -> None:
+    found = pattern(_shifted, shapes={"x": "N C", "c": "C"})
+    overridable = [s for s in samples(found, 200) if "default" in s.traits["placement"]]
+    assert overridable
+    assert not any(matches(found, s) for s in overridable)
+
+
+def test_plain_samples_have_no_such_features() -> None:
+    for sample in samples(pattern(lambda x, c: op.Relu(x + c) * 2), 20, PLAIN):
+        assert sample.traits["placement"] == "at the boundary"
+        assert sample.traits["axes"] == "distinct, fixed" and sample.traits["special values"] == "none"
+        assert len(sample.model.graph.node) == 3
+        assert all(isinstance(d, int) for v in sample.model.graph.input for d in shape_of(sample, v.name))
+
+
+def test_a_feature_left_out_leaves_the_rest() -> None:
+    found = BUILTIN["fuse.hard_swish"]
+    same = dict.fromkeys(("operators", "opset", "dtypes", "left side", "branch"))
+    for sample in samples(found, 20):
+        fixed = instantiate(found, sample.seed, options=SampleOptions(dynamic=False, interior=False))
+        assert {k: fixed.traits.get(k) for k in same} == {k: sample.traits.get(k) for k in same}
+        assert "fixed" in fixed.traits["axes"] and fixed.traits["placement"] in ("at the boundary", "slope is the default")
+
+
+# -- options, refusals ----------------------------------------------------------------------------
+
+
+def test_opset_dtype_and_left_side_can_be_asked_for() -> None:
+    two = BUILTIN["simplify.mul_one"]
+    wanted = SampleOptions(opset=13, dtype=TensorProto.FLOAT16, pattern=1)
+    for sample in samples(two, 10, wanted):
+        assert sample.model.opset_import[0].version == 13
+        assert sample.pattern == 1 and len(of(sample, "Div")) == 1
+        assert sample.traits["dtypes"] == "float16"
+
+
+def test_opsets_reach_from_old_to_new() -> None:
+    drawn = {int(s.traits["opset"]) for s in samples(pattern(lambda x: op.Relu(x)), 150)}
+    assert {7, 23, 24} <= drawn and len(drawn) > 12 and max(drawn) == 24
+
+
+def _contradiction(x: Tensor) -> Tensor:
+    return op.ReduceMean(op.ReduceMean(x, axes=[0]), [0])
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "reason"),
+    [
+        (_contradiction, None, "no opset has all operators of the pattern"),
+        (lambda x: op.Gelu(x), SampleOptions(opset=13), "the pattern cannot be written at opset 13"),
+        (lambda x: op.Sqrt(op.Not(x)), None, "no dtype suits all operators"),
+        (lambda x: op.Unique(x), None, "the shape of Unique is not known"),
+    ],
+    ids=["opsets", "opset", "dtypes", "shape"],
+)
+def test_why_there_is_no_sample(function: Any, options: SampleOptions | None, reason: str) -> None:
+    with pytest.raises(Rejected, match=reason):
+        draw(pattern(function), Random(0), options=options)
+
+
+def test_what_was_rejected_before_is_kept() -> None:
+    found = samples(BUILTIN["fuse.attention"], 40)
+    reasons = {reason for s in found for reason in s.rejected}
+    assert reasons and all(isinstance(reason, str) and reason for reason in reasons)
+
+
+def _bound(x: Tensor, conv: Node, w: Const) -> Tensor:
+    return op.Relu(conv.bind(op.Conv(x, w, ...)))
+
+
+def test_a_captured_node_changes_nothing() -> None:
+    assert share(pattern(_bound)) > 0.7
