@@ -49,7 +49,6 @@ def attempt(rule: Rule[Any], name: str, before: onnx.ModelProto) -> Attempt:
     ir, source = to_ir(before)
     model = Model(ir, source)
     stats = RuleStats()
-    fault = None
     try:
         count = Driver([(name, rule)], Editor(model), stats=stats).run()
     except RuleError as error:

@@ -14,6 +14,7 @@ from graphopt.check.finding import Example, Finding, examine
 from graphopt.check.report import CheckReport, Failure
 from graphopt.check.sample import Rejected, Sample, SampleOptions, draw, instantiate
 from graphopt.check.shrink import shrink
+from graphopt.errors import UsageError
 from graphopt.rules.rule import Rule
 
 __all__ = ["QUICK", "SAMPLES", "check_rule"]
@@ -52,13 +53,18 @@ def check_rule(
     `name`: how reports call it, its own name by default. `samples`: how many models to draw, `quick`: at most 16.
     Where the rule fires on few of them, up to 60 are drawn, and up to 240 until it fires at all. `seed` determines
     them all; `only` draws the one with this number. `progress(done, samples)` is called now and then.
+
+    Raises `UsageError` for what is no rule, or for no samples.
     """
+    if not isinstance(rule, Rule) or samples < 1:
+        wrong = f"{rule!r} is no rule" if not isinstance(rule, Rule) else f"cannot draw {samples} samples"
+        raise UsageError(wrong, where="check_rule", hint="pass what @rule made of a function, and samples=60")
     start = time.perf_counter()
     warm()
     check = _Check(rule, name or rule.name, seed)
     least = min(samples, QUICK) if quick else samples
     numbers = range(max(least, _PATIENCE)) if only is None else range(only, only + 1)
-    for batch in _batches(numbers):
+    for batch in _batches(numbers, least):
         if check.failed is not None or (batch[0] >= least and check.is_enough(batch[0])):
             break
         check.run(batch)
@@ -68,9 +74,13 @@ def check_rule(
     return replace(report, seconds=time.perf_counter() - start)
 
 
-def _batches(numbers: range) -> Iterator[range]:
-    for first in range(0, len(numbers), _BATCH):
-        yield numbers[first : first + _BATCH]
+def _batches(numbers: range, least: int) -> Iterator[range]:
+    """Of the usual size, but one ends behind the first `least`."""
+    first = 0
+    while first < len(numbers):
+        end = first + _BATCH if first >= least else min(first + _BATCH, least)
+        yield numbers[first:end]
+        first = end
 
 
 class _Check:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from graphopt.check.golden_file import SUFFIX, Case, is_golden, read_golden
 from graphopt.check.subject import rules_file_of
-from graphopt.engine.catalog import Named, find_rules
+from graphopt.engine.catalog import Named, find_rules, in_file
+from graphopt.engine.rules_file import load_rules_file
 from graphopt.errors import UsageError, nearest_file
 
 __all__ = ["Found", "find_cases", "golden_in", "goldens_of"]
@@ -72,13 +73,18 @@ def golden_in(folder: Path) -> list[Path]:
 
 
 def goldens_of(rules: Sequence[Named]) -> list[Case]:
-    """The cases that test some of these rules, sorted by file."""
+    """The cases that test some of these rules, sorted by file; of a whole rules file also those of a rule that is no
+    longer in it, which are found wrong when they are run.
+    """
     found: dict[tuple[Path, str], Case] = {}
     for file in dict.fromkeys(rule.file.resolve() for rule in rules if rule.file is not None):
         names = {rule.name for rule in rules if rule.file is not None and rule.file.resolve() == file}
+        whole = names >= {rule.name for rule in in_file(load_rules_file(file))}
         for path in _around(_relative(file)):
             for case in read_golden(path):
-                if _resolved(rules_file_of(path, case.settings.get("rules"))) == file and _names(case, names):
+                if _resolved(rules_file_of(path, case.settings.get("rules"))) != file:
+                    continue
+                if _names(case, names) or (whole and _names_a_lost_one(case, names)):
                     found[case.file, case.title] = case
     installed = [rule for rule in rules if rule.file is None]
     if installed:
@@ -100,6 +106,13 @@ def _names(case: Case, names: Iterable[str]) -> bool:
         for word in words
         for name in names
     )
+
+
+def _names_a_lost_one(case: Case, names: Iterable[str]) -> bool:
+    """Whether a case says that it tests a rule of the same pack as these, which is not among them."""
+    packs = {name.partition(".")[0] for name in names}
+    words = [] if "pass" in case.settings else case.subject.replace(",", " ").split()
+    return any("." in word and word.partition(".")[0] in packs for word in words)
 
 
 def _around(file: Path) -> Iterator[Path]:

@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from graphopt.check.finding import Example, Finding
+from graphopt.check.judge import Mismatch
 from graphopt.check.reduce import REDUCTIONS
 
 __all__ = ["shrink"]
 
 Examine = Callable[[Example], Finding]
 
+_ROUNDING = 1e-5
 _BUDGET = 400  # examples to try
 _BUDGET_DEADLY = 6  # of those that may end the process: starting another takes a second
 
@@ -63,8 +65,21 @@ class _Search:
         return True
 
 
-def _manner(finding: Finding) -> tuple[str, str]:
-    """How an example fails: the kind of fault and the sentence about it, numbers and names aside."""
+def _manner(finding: Finding) -> tuple[str, str, str]:
+    """How an example fails: the kind of fault, the sentence about it without its numbers, how far off it is."""
     assert finding.fault is not None
-    text = finding.mismatches[0].why if finding.mismatches else ""
-    return finding.fault.kind, re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", text)
+    if not finding.mismatches:
+        return finding.fault.kind, "", ""
+    worst = finding.mismatches[0]
+    return finding.fault.kind, re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", worst.why), _distance(worst)
+
+
+def _distance(mismatch: Mismatch) -> str:
+    """Whether a value is another, or only rounded otherwise, or a zero of the other sign."""
+    try:
+        expected, got = float(mismatch.expected or ""), float(mismatch.got or "")
+    except ValueError:  # a truth value, a text, or no single element
+        return "other"
+    if expected == got:
+        return "sign"
+    return "rounding" if abs(expected - got) <= _ROUNDING * abs(expected) else "other"

@@ -13,14 +13,14 @@ import sys
 import traceback
 import types
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graphopt.engine.passes import Pass, RulePass
 from graphopt.errors import GraphoptError, RuleError, UsageError, nearest_file
-from graphopt.rules.rule import Rule, check_names
+from graphopt.rules.rule import Rule, check_names, undecorated
 
 _PRIVATE = "graphopt_rules_file_"
 _MODULES: dict[tuple[Path, int, int], types.ModuleType] = {}  # by path, time of the last change, and size
@@ -117,6 +117,10 @@ def _stat(path: Path) -> os.stat_result:
 
 def _collect(module: types.ModuleType, path: Path, shown: str) -> RulesFile:
     """The rules and passes of a module that was made from a file."""
+    for name, made in vars(module).items():
+        if (bare := undecorated(made)) is not None and bare.__name__ == name:
+            raise RuleError(f"{name!r} is no rule: @rule needs a pattern, such as @rule(lambda x: x * 1)",
+                            where=f"{shown}:{bare.__code__.co_firstlineno}")
     try:
         pack = module_rules(module)
     except RuleError as error:
@@ -165,7 +169,7 @@ def _execute(tree: ast.Module, path: Path, shown: str) -> types.ModuleType:
     previous = sys.modules.get(name)
     sys.modules[name] = module
     try:
-        with _importable(path.parent):
+        with _importable(path.parent), redirect_stdout(sys.stderr):  # standard output may be JSON
             exec(compile(tree, str(path), "exec", dont_inherit=True), vars(module))
     except BaseException as error:
         del sys.modules[name]

@@ -16,7 +16,7 @@ def expression(function: Callable[..., Any], pattern: Callable[..., Any]) -> tup
     """What a replacement returns for any operands; None if it asks for facts of those that were matched."""
     try:
         return outputs_of(function(*variables(pattern)))
-    except Exception:  # it may do anything with facts, which no variable has
+    except (Exception, SystemExit):  # it may do anything with facts, which no variable has
         return None
 
 

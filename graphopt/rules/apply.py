@@ -17,7 +17,7 @@ from graphopt.rules.expr import Tensor, outputs_of
 from graphopt.rules.leaf import Leaf
 from graphopt.rules.lower import Lowering
 from graphopt.rules.match import Match
-from graphopt.rules.rule import Rule
+from graphopt.rules.rule import Accuracy, Rule
 from graphopt.rules.state import Listed
 
 FAN_OUT = "an interior value has other readers"
@@ -56,7 +56,8 @@ def apply(rule: Rule[Any], match: Match, editor: Editor, by: str, domains: froze
     try:
         results = _call(rule, match, editor)
         places = [(x, Value(model, old)) for old, x in zip(match.outputs, results, strict=True)]
-        lowering = Lowering(rewrite, model, domains, root.name if match.nodes[0].name else rule.name, places)
+        stem = root.name if match.nodes[0].name else rule.name
+        lowering = Lowering(rewrite, model, domains, stem, places, exact=rule.accuracy is Accuracy.EXACT)
         for x, like in places:
             rewrite.replace(like, lowering.value(x, like))
         if not (rule.bounded or rule.once) and _cost(lowering.added) >= _cost(_dying(match)):
@@ -71,7 +72,9 @@ def apply(rule: Rule[Any], match: Match, editor: Editor, by: str, domains: froze
 
 
 def _call(rule: Rule[Any], match: Match, editor: Editor) -> tuple[Tensor, ...]:
-    results = outputs_of(rule.function(*(_argument(match.env.get(p), editor) for p in rule.parameters)))
+    declared = frozenset[str]().union(*(p.constants for p in rule.patterns))
+    arguments = (_argument(match.env.get(p), editor, p in declared) for p in rule.parameters)
+    results = outputs_of(rule.function(*arguments))
     if len(results) != len(match.outputs):
         returned, wanted = _count(len(results), "value"), _count(len(match.outputs), "output")
         raise _WrongResultError(f"returned {returned} for a pattern with {wanted}")
@@ -81,11 +84,11 @@ def _call(rule: Rule[Any], match: Match, editor: Editor) -> tuple[Tensor, ...]:
     return results
 
 
-def _argument(bound: Any, editor: Editor) -> Any:
+def _argument(bound: Any, editor: Editor, declared: bool) -> Any:
     if isinstance(bound, Listed):
-        return [_argument(item, editor) for item in bound]
+        return [_argument(item, editor, declared) for item in bound]
     if isinstance(bound, oir.Value):
-        return Leaf(Value(editor.model, bound))
+        return Leaf(Value(editor.model, bound), declared=declared)
     if isinstance(bound, oir.Node):
         return Node(editor.model, bound)
     return bound

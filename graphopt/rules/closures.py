@@ -150,8 +150,17 @@ def _operator(expr: OpExpr, index: int, note: Note | None, again: Repeated) -> C
         return True
 
     def possible_orders(node: oir.Node, state: State) -> list[tuple[int, ...]]:
+        """The orders in which the operands may fit; none of a local function that has the name of an operator."""
         if note is not None:
             return [order for order, _ in all_orders]
+        key = (id(expr), node)
+        known = state.known.get(key)
+        if known is None:
+            known = find_orders(node, state)
+            state.known[key] = known if domain != "" or not known or state.facts.schema(node) is not None else []
+        return state.known[key]
+
+    def find_orders(node: oir.Node, state: State) -> list[tuple[int, ...]]:
         if not makes:
             found = [order for order, _ in all_orders]
         else:
@@ -193,10 +202,9 @@ def _operator(expr: OpExpr, index: int, note: Note | None, again: Repeated) -> C
         possible = possible_orders(node, state)
         if not possible:
             return False
-        if domain == "" and state.facts.schema(node) is None:
-            if note is not None:
-                note(state, v, "function", node)
-            return False  # a local function that has the name of an operator
+        if note is not None and domain == "" and state.facts.schema(node) is None:
+            note(state, v, "function", node)
+            return False
         captured = attrs(node, state)
         if captured is None:
             return False

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 class Leaf(Const):
-    """A value that the pattern captured. A fact that is not known declines the rewrite, with that reason."""
+    """A value that the pattern captured. A fact that is not known declines the rewrite, with that reason.
 
-    def __init__(self, value: Value) -> None:
+    `declared`: the pattern asked for a constant here, and did not merely find one.
+    """
+
+    def __init__(self, value: Value, *, declared: bool = True) -> None:
         self._value = value
+        self.declared = declared
 
     @property
     def value(self) -> Value:

@@ -15,6 +15,7 @@ from graphopt.ir.numeric import Undefined, Unsupported, evaluate
 from graphopt.ir.value import DType, Value
 from graphopt.rules.expr import Literal, OpExpr, Out, Tensor
 from graphopt.rules.leaf import Leaf
+from graphopt.rules.operators import check_operator
 
 _WIDE = {
     DType.FLOAT16: np.float32,
@@ -39,12 +40,13 @@ class Lowering:
     """Lowers the expressions of one rewrite. Shared subexpressions become shared nodes.
 
     `places`: what the results take the place of. An operator that has no schema, of another domain, is believed to
-    give results of the same type.
+    give results of the same type. `exact`: what is constant by chance is left to the runtime to compute, for it
+    rounds otherwise than we do.
     """
 
     def __init__(
         self, rewrite: Rewrite, model: Model, domains: frozenset[str] | None, stem: str,
-        places: Sequence[tuple[Tensor, Value]] = (),
+        places: Sequence[tuple[Tensor, Value]] = (), *, exact: bool = False,
     ) -> None:
         self._rewrite = rewrite
         self._model = model
@@ -52,6 +54,8 @@ class Lowering:
         self._stem = stem
         self._nodes: dict[OpExpr, tuple[Value, ...] | tuple[Folded, ...]] = {}
         self._constants: dict[int, tuple[Folded, Value]] = {}
+        self._exact = exact
+        self._left_alone: set[Value] = set()
         self._places: dict[OpExpr, dict[int, Value]] = {}
         for x, like in places:
             if isinstance(x, Out):
@@ -67,6 +71,8 @@ class Lowering:
 
     def _lower(self, x: Tensor) -> Lowered:
         if isinstance(x, Leaf):
+            if self._exact and not x.declared:
+                self._left_alone.add(x.value)
             return x.value
         if isinstance(x, Out):
             if x.node not in self._nodes:
@@ -78,6 +84,7 @@ class Lowering:
         name = expr.ops[0]
         if self._domains is not None and expr.domain not in self._domains:
             raise Decline(f"the target does not take operators of {expr.domain!r}")
+        check_operator(expr, "the replacement")
         operands: list[Lowered | None] = [
             None if x is None or isinstance(x, Literal) else self._lower(x) for x in expr.inputs
         ]
@@ -95,7 +102,8 @@ class Lowering:
 
     def _fold(self, expr: OpExpr, operands: list[Lowered | None]) -> tuple[Folded, ...] | None:
         """The outputs as constants, if every operand is one; None otherwise."""
-        if expr.domain != "" or any(isinstance(o, Value) and not o.is_const for o in operands):
+        leaves = [o for o in operands if isinstance(o, Value)]
+        if expr.domain != "" or any(not o.is_const or o in self._left_alone for o in leaves):
             return None
         constants = [None if o is None else self._read(o) for o in operands]
         name = expr.ops[0]

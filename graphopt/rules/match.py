@@ -36,7 +36,7 @@ class Pattern:
     """One compiled left side.
 
     `roots`: (domain, operator) pairs that the first output may come from. `size` counts operators,
-    `operands` their inputs, `depth` the longest chain.
+    `operands` their inputs, `depth` the longest chain. `constants` are the parameters that ask for a constant.
     """
 
     def __init__(self, outputs: tuple[Out | Alt, ...], place: str) -> None:
@@ -46,6 +46,7 @@ class Pattern:
         self.depth = max(outline.depth(o) for o in outputs)
         self.size = max(outline.size(o) for o in outputs)
         self.operands = sum(outline.operands(o) for o in outputs)
+        self.constants = outline.constants(*outputs)
         self._wanted = _wanted_at_root(outputs[0])
         self._again = outline.repeated(*outputs)
         self._root, self._further = self._compile(None)

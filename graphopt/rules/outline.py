@@ -125,6 +125,11 @@ def operators(*outputs: Tensor) -> int:
     return sys.maxsize if any(isinstance(i, Many) for expr in found for i in expr.inputs) else len(found)
 
 
+def constants(*outputs: Tensor) -> frozenset[str]:
+    """Names of the parameters that must be constant."""
+    return frozenset(x.label for x in subexpressions(*outputs) if isinstance(x, Var) and x.const)
+
+
 def labels(*outputs: Tensor) -> set[str]:
     """Names of the parameters that a pattern uses."""
     found: set[str] = set()

@@ -131,6 +131,17 @@ def rule(
     return decorate
 
 
+def undecorated(made: object) -> types.FunctionType | None:
+    """The only pattern of what `rule` returned and nobody has decorated anything with, such as by `@rule` alone."""
+    if not isinstance(made, types.FunctionType) or made.__code__ is not _DECORATE:
+        return None
+    given = inspect.getclosurevars(made).nonlocals["patterns"]
+    return given[0] if len(given) == 1 and isinstance(given[0], types.FunctionType) else None
+
+
+_DECORATE = next(c for c in rule.__code__.co_consts if isinstance(c, types.CodeType) and c.co_name == "decorate")
+
+
 def _accuracy(name: str, function: Callable[..., Any]) -> Accuracy:
     if name.upper() not in Accuracy.__members__:
         raise RuleError(f"there is no accuracy class {name!r}", where=where(function),
@@ -139,7 +150,14 @@ def _accuracy(name: str, function: Callable[..., Any]) -> Accuracy:
 
 
 def _check_signatures(pattern: Callable[..., Any], function: Callable[..., Any]) -> None:
-    theirs, ours = (tuple(inspect.signature(f).parameters) for f in (pattern, function))
+    if not isinstance(function, types.FunctionType):
+        raise RuleError(f"@rule decorates a function, which {function!r} is not",
+                        hint="several patterns of one rule are given as @rule(form_a, form_b)")
+    try:
+        theirs, ours = (tuple(inspect.signature(f).parameters) for f in (pattern, function))
+    except (TypeError, ValueError):
+        raise RuleError(f"a pattern is a function whose parameters can be seen, not {pattern!r}",
+                        where=where(function)) from None
     if theirs != ours:
         raise RuleError(
             f"pattern and replacement have different parameters: {where(pattern)} has ({', '.join(theirs)}), "

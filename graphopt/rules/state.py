@@ -28,7 +28,7 @@ class State:
     and how many operands of the node have fitted before.
     """
 
-    __slots__ = ("complete", "env", "extra", "facts", "fitting", "graph", "nodes", "outputs", "place", "steps")
+    __slots__ = ("complete", "env", "extra", "facts", "fitting", "graph", "known", "nodes", "outputs", "place", "steps")
 
     def __init__(self, facts: Facts, graph: Any) -> None:
         self.facts = facts
@@ -39,6 +39,7 @@ class State:
         self.outputs: list[oir.Value] = []
         self.fitting: dict[tuple[int, int, Any], bool] = {}
         self.place: tuple[oir.Node, int, int] | None = None
+        self.known: dict[tuple[int, Any], list[tuple[int, ...]]] = {}
         self.steps = 0
         self.complete = 0  # matches that were found, and not accepted
 

@@ -13,6 +13,10 @@ import onnx
 
 __all__ = ["distrusted", "endless"]
 
+_INTEGERS = {
+    onnx.TensorProto.INT8, onnx.TensorProto.INT16, onnx.TensorProto.INT32, onnx.TensorProto.INT64,
+    onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64,
+}  # fmt: skip
 _BEFORE = {"BatchNormalization": 14, "Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
 
 
@@ -20,9 +24,11 @@ def distrusted(model: onnx.ModelProto) -> str | None:
     """Why the reference evaluator's word on a model counts for nothing; None if nothing speaks against it.
 
     BatchNormalization before opset 14 runs as in training; Softmax and its kin before 13 along one axis, not over
-    all from one on; ConvTranspose in groups adds the bias of the first group to all; Resize keeps to finite numbers.
+    all from one on; ConvTranspose in groups adds the bias of the first group to all; Resize keeps to finite numbers;
+    Gemm of integers multiplies floats.
     """
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    integers = _integers(model.graph)
     for node in _nodes(model.graph):
         if version < _BEFORE.get(node.op_type, 0):
             return f"it does not know {node.op_type} of opset {version}"
@@ -30,6 +36,8 @@ def distrusted(model: onnx.ModelProto) -> str | None:
             return "its Resize knows no infinities"
         if node.op_type == "ConvTranspose" and any(a.name == "group" and a.i > 1 for a in node.attribute):
             return "its ConvTranspose knows no groups"
+        if node.op_type == "Gemm" and not integers.isdisjoint((*node.input, *node.output)):
+            return "its Gemm of integers rounds"
     return None
 
 
@@ -39,6 +47,13 @@ def endless(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]]) -
     if any(0 in shape for shape in shapes) and any(node.op_type == "Conv" for node in _nodes(model.graph)):
         return "its Conv hangs on tensors without channels"
     return None
+
+
+def _integers(graph: onnx.GraphProto) -> set[str]:
+    """Inputs, outputs and constants of a graph that are integers."""
+    known = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    known |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    return {name for name, dtype in known.items() if dtype in _INTEGERS}
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -28,7 +28,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 ExecutorName = Literal["onnxruntime", "reference"]
 EXECUTORS: tuple[ExecutorName, ...] = ("onnxruntime", "reference")
 
-_PATIENCE = 0.5  # seconds of computing that the reference evaluator, which is Python, may take for a model
+_PATIENCE = 0.2  # seconds of computing that the reference evaluator, which is Python, may take for a model
 _LINE = 32  # bytes of an entry in the diary
 
 

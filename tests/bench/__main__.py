@@ -19,6 +19,7 @@ from types import ModuleType
 
 import psutil
 
+from tests.bench.checking import checking
 from tests.bench.matching import matching
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +168,7 @@ def startup(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*", help="peers, linearity, idle, int8, startup, matching; all by default")
+    parser.add_argument("only", nargs="*", help="peers, linearity, idle, int8, startup, matching, checking; all by default")
     parser.add_argument("--megabytes", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -176,6 +177,7 @@ def main() -> None:
         parts = {
             "startup": lambda: startup(11),
             "matching": matching,
+            "checking": checking,
             "int8": int8,
             "idle": lambda: idle(folder),
             "linearity": lambda: linearity(folder),

@@ -187,6 +187,13 @@ def test_the_reference_evaluator_is_not_asked_what_it_gets_wrong(body: str, opse
     assert distrusted(model("(float[2] x, float[2] s, bool c) => (float[2] y)", body, opset)) == why
 
 
+def test_it_is_not_asked_about_gemm_of_integers() -> None:
+    body = "y = Gemm (a, b)"
+    whole = model("(int64[1,1] a, int64[1,1] b) => (int64[1,1] y)", body)
+    assert distrusted(whole) == "its Gemm of integers rounds"
+    assert distrusted(model("(float[1,1] a, float[1,1] b) => (float[1,1] y)", body)) is None
+
+
 def test_what_it_gets_wrong_is_wrong() -> None:
     """So that the list is looked at again when onnx has been repaired."""
     softmax = model("(float[2,2,2] x) => (float[2,2,2] y)", "y = Softmax <axis = 1> (x)", 12)
@@ -212,6 +219,21 @@ def test_a_crash_is_an_outcome_and_spares_the_others() -> None:
     assert dead[0]["onnxruntime"].died and "killed by SIGFPE" in str(dead[0]["onnxruntime"].error)
     assert not dead[0]["reference"].died and dead[1]["reference"].arrays is not None
     assert str(dead[1]["onnxruntime"].error).startswith("the other model does not run")
+
+
+def test_the_reference_evaluator_is_interrupted_when_it_is_slow() -> None:
+    conv = model("(float[1,8,64,64] x, float[8,8,5,5] w) => (float[1,8,68,68] y)", "y = ConvTranspose (x, w)")
+    feeds = {"x": np.ones((1, 8, 64, 64), F), "w": np.ones((8, 8, 5, 5), F)}
+    (slow, quick) = run_pairs([(conv, conv, feeds), (GOOD, GOOD, {"x": ONE})])
+    assert slow[0]["reference"].error == "it takes too long" and slow[1]["onnxruntime"].arrays is not None
+    assert quick[0]["reference"].arrays is not None
+
+
+def test_onnx_runtime_is_not_asked_what_hangs_it() -> None:
+    conv = model("(float[1,0,4,4] x, float[1,0,3,3] w) => (float[1,1,2,2] y)", "y = Conv (x, w)")
+    feeds = {"x": np.ones((1, 0, 4, 4), F), "w": np.ones((1, 0, 3, 3), F)}
+    ((before, _),) = run_pairs([(conv, conv, feeds)])
+    assert before["onnxruntime"].error == "its Conv hangs on tensors without channels"
 
 
 def test_behind_a_result_that_crashes_nothing_is_run() -> None:
@@ -380,6 +402,18 @@ def test_shrinking_keeps_the_manner_of_the_failure() -> None:
     assert "NaN on one side" in small.mismatches[0].why and small.example.feeds["x"].size == 1
 
 
+def test_a_wrong_value_does_not_become_a_zero_of_the_other_sign() -> None:
+    @rule(lambda x: op.Abs(op.Neg(x)), accuracy="exact")
+    def kept(x: Tensor) -> Tensor:
+        """Wrong for negative numbers, and for -0."""
+        return op.Identity(x)
+
+    example = Example(model("(float[2] x) => (float[2] y)", "a = Neg (x) y = Abs (a)"), {"x": F([-3.7, 2.2])})
+    (found,) = examine(kept, "kept", [example])
+    worst = shrink(found, examiner(kept)).mismatches[0]
+    assert (worst.expected, worst.got) == ("1.0", "-1.0")
+
+
 def test_a_crash_is_shrunk_with_few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
@@ -498,7 +532,16 @@ def test_samples_and_seed_determine_the_outcome() -> None:
 
 
 def test_quick_draws_fewer_but_enough() -> None:
-    assert graphopt.check_rule(twice, quick=True).samples < graphopt.check_rule(twice).samples == 60
+    assert graphopt.check_rule(twice, quick=True).samples == 16
+    assert graphopt.check_rule(twice).samples == 60
+    assert graphopt.check_rule(twice, samples=7).samples == 7
+
+
+def test_what_cannot_be_checked_is_refused() -> None:
+    with pytest.raises(graphopt.UsageError, match="is no rule"):
+        graphopt.check_rule(len)  # type: ignore[arg-type]
+    with pytest.raises(graphopt.UsageError, match="cannot draw 0 samples"):
+        graphopt.check_rule(twice, samples=0)
 
 
 def test_progress_is_told() -> None:

@@ -308,6 +308,19 @@ class TestMatchingDetails:
         assert reasons(drive(m, halves)[1]) == ["matched"]
 
 
+class TestExactness:
+    @pytest.mark.parametrize(("accuracy", "left"), [("exact", ["Exp", "Neg"]), ("close", [])])
+    def test_what_is_constant_by_chance_is_not_computed_by_an_exact_rule(self, accuracy: Any, left: list[str]) -> None:
+        @rule(lambda x: op.Neg(op.Neg(op.Neg(op.Exp(x)))), accuracy=accuracy)
+        def odd(x: Tensor) -> Tensor:
+            """Three times negated is negated once."""
+            return op.Neg(op.Exp(x))
+
+        m = model("g (float[2] z) => (float[2] y) { e = Exp(c) p = Neg(e) q = Neg(p) r = Neg(q) y = Add(r, z) }", c=np.ones(2, F))
+        assert drive(m, odd)[0] == 1
+        assert ops(m) == [*left, "Add"]
+
+
 class TestDefinition:
     """What is wrong with a rule is said when it is defined."""
 
