@@ -167,7 +167,7 @@ def _operator(expr: OpExpr, index: int, note: Note | None, again: Repeated) -> C
             operators = operators_of(node.inputs)
             found = [order for order, wanted in all_orders if made_by(operators, wanted)]
         if len(found) > 1:
-            if node.inputs[0] is node.inputs[1]:
+            if len(node.inputs) < 2 or node.inputs[0] is node.inputs[1]:
                 return found[:1]
             if not leaves:
                 found = [order for order in found if order_fits(node, order, state)]

@@ -131,9 +131,15 @@ def total(*terms: Operand) -> Tensor:
     return _associations(op.Add, [lift(t) for t in terms])
 
 
+_MOST_OPERANDS = 6  # of n operands there are (2n - 3)!! associations: 945 of six, 10395 of seven
+
+
 def _check_some(operands: Sequence[Operand], name: str) -> None:
     if not operands:
         raise TypeError(f"{name}() needs operands")
+    if len(operands) > _MOST_OPERANDS:
+        what = f"{name}() of {len(operands)} operands has too many associations"
+        raise TypeError(f"{what}: write a part of it as it is associated")
 
 
 def _associations(apply: Callable[..., Tensor], operands: list[Tensor]) -> Tensor:

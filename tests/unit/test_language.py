@@ -12,7 +12,7 @@ import onnx_ir as oir
 import pytest
 
 import graphopt
-from graphopt import ANY, Attr, Const, Domain, Node, Rule, RuleError, Tensor, many, op, require, rule, rules_in
+from graphopt import ANY, Attr, Const, Domain, Node, Rule, RuleError, Tensor, many, op, product, require, rule, rules_in
 from tests.unit.engine import check_uses, drive, model, ops, reasons
 
 F = np.float32
@@ -412,6 +412,10 @@ class TestDefinition:
     def test_left_sides_with_different_numbers_of_outputs(self) -> None:
         with pytest.raises(RuleError, match="its patterns have 1 and 2 outputs"):
             rule(lambda x: op.Exp(x), lambda x: (op.Sin(x), op.Cos(x)))(lambda x: op.Abs(x))
+
+    def test_a_product_with_too_many_associations(self) -> None:
+        with pytest.raises(RuleError, match=r"product\(\) of 7 operands has too many associations"):
+            rule(lambda a, b, c, d, e, f, g: product(a, b, c, d, e, f, g))(lambda a, b, c, d, e, f, g: a)
 
     def test_a_pattern_that_raises(self) -> None:
         with pytest.raises(RuleError, match=r"<lambda> \(test_language.py:\d+\): the pattern raised NameError: name 'nope'"):
