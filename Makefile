@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 BENCH  := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check golden bench zoo docs fixtures clean
+.PHONY: help setup demo test check golden rules bench zoo docs fixtures clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ test: $(READY) ## everything that is checked: style, types, all tests
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto
 
-check: $(READY) ## style, types and the fast tests, in about a minute
+check: $(READY) ## style, types and the fast tests, in a minute or two
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto -m "not slow"
@@ -48,6 +48,9 @@ bench: $(BENCH) ## compare with other optimizers, as ratios from interleaved run
 
 zoo: $(READY) ## run over a folder of models: make zoo ZOO=path
 	$(BIN)/python -m tests.zoo $(ZOO)
+
+rules: $(READY) ## try every built-in rule on random models, before and after
+	$(BIN)/graphopt rules check cleanup simplify fuse
 
 docs: $(READY) ## make the pages about the built-in rules anew, in docs/rules
 	@mkdir -p docs/rules
