@@ -35,7 +35,7 @@ test: $(READY) ## everything that is checked: style, types, all tests
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto
 
-check: $(READY) ## style, types and the fast tests, in a minute or two
+check: $(READY) ## style, types and the fast tests, in two to three minutes
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto -m "not slow"
