@@ -269,14 +269,27 @@ def _rest(many: Many, note: Note | None, again: Repeated) -> Callable[[oir.Node,
                 note(state, None, "arity", (node, start + 1))
             return False
         lists: list[dict[str, Any]] = []
+        first: dict[Any, int] = {}
+        for k, operand in enumerate(operands):
+            first.setdefault(operand, k)
 
         def element(k: int) -> bool:
             if k == len(operands):
                 return finish()
+            same = first[operands[k]]
+            if same < k:  # its operators are taken already, by that operand
+                return again_as(lists[same], k)
             if note is not None:
                 state.place = (node, start + k, start + k)
             before = len(state.nodes)
             return match(operands[k], state, lambda: taken(k, before))
+
+        def again_as(bound: dict[str, Any], k: int) -> bool:
+            lists.append(bound)
+            if element(k + 1):
+                return True
+            lists.pop()
+            return False
 
         def taken(k: int, before: int) -> bool:
             """Put aside what this operand bound, so that the next one binds its own."""

@@ -103,23 +103,45 @@ def rule(
     replacement, an unused one, an unknown operator or attribute, outputs that are not connected.
     """
 
-    def decorate(function: Callable[P, Outputs]) -> Rule[P]:
-        if not patterns:
+    options = _Options(accuracy, single_use, bounded, once, dict(shapes or {}), dict(attrs or {}))
+    return _Decorator(patterns, options)
+
+
+@dataclass(frozen=True)
+class _Options:
+    accuracy: str
+    single_use: bool
+    bounded: bool
+    once: bool
+    shapes: Mapping[str, str]
+    attrs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Decorator(Generic[P]):
+    """What `rule(…)` returns: it makes a rule of a replacement."""
+
+    patterns: tuple[Callable[P, Outputs], ...]
+    options: _Options
+
+    def __call__(self, function: Callable[P, Outputs]) -> Rule[P]:
+        if not self.patterns:
             raise RuleError("@rule needs a pattern", where=where(function))
-        for pattern in patterns:
+        for pattern in self.patterns:
             _check_signatures(pattern, function)
+        options = self.options
         made = Rule(
             name=function.__name__,
             function=function,
-            patterns=tuple(Pattern(trace(p), where(p)) for p in patterns),
+            patterns=tuple(Pattern(trace(p), where(p)) for p in self.patterns),
             parameters=tuple(inspect.signature(function).parameters),
-            accuracy=_accuracy(accuracy, function),
-            single_use=single_use,
-            bounded=bounded,
-            once=once,
-            shapes=dict(shapes or {}),
-            attrs=dict(attrs or {}),
-            sources=patterns,
+            accuracy=_accuracy(options.accuracy, function),
+            single_use=options.single_use,
+            bounded=options.bounded,
+            once=options.once,
+            shapes=options.shapes,
+            attrs=options.attrs,
+            sources=self.patterns,
             scope=_defining_code(function),
         )
         _check_used(made)
@@ -128,18 +150,13 @@ def rule(
         _check_redefinition(made)
         return made
 
-    return decorate
-
 
 def undecorated(made: object) -> types.FunctionType | None:
     """The only pattern of what `rule` returned and nobody has decorated anything with, such as by `@rule` alone."""
-    if not isinstance(made, types.FunctionType) or made.__code__ is not _DECORATE:
+    if not isinstance(made, _Decorator) or len(made.patterns) != 1:
         return None
-    given = inspect.getclosurevars(made).nonlocals["patterns"]
-    return given[0] if len(given) == 1 and isinstance(given[0], types.FunctionType) else None
-
-
-_DECORATE = next(c for c in rule.__code__.co_consts if isinstance(c, types.CodeType) and c.co_name == "decorate")
+    given = made.patterns[0]
+    return given if isinstance(given, types.FunctionType) else None
 
 
 def _accuracy(name: str, function: Callable[..., Any]) -> Accuracy:

@@ -28,8 +28,9 @@ def distrusted(model: onnx.ModelProto) -> str | None:
     Gemm of integers multiplies floats.
     """
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    integers = _integers(model.graph)
-    for node in _nodes(model.graph):
+    nodes = list(_nodes(model.graph))
+    integers = _integers(model) if any(node.op_type == "Gemm" for node in nodes) else set()
+    for node in nodes:
         if version < _BEFORE.get(node.op_type, 0):
             return f"it does not know {node.op_type} of opset {version}"
         if node.op_type == "Resize":
@@ -49,9 +50,11 @@ def endless(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]]) -
     return None
 
 
-def _integers(graph: onnx.GraphProto) -> set[str]:
-    """Inputs, outputs and constants of a graph that are integers."""
-    known = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+def _integers(model: onnx.ModelProto) -> set[str]:
+    """The values of a graph that are integers, as far as inference sees."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    known = {value.name: value.type.tensor_type.elem_type for value in values}
     known |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     return {name for name, dtype in known.items() if dtype in _INTEGERS}
 

@@ -41,6 +41,13 @@ class TestMany:
         assert concat.attr("axis") == 0
         check_uses(m)
 
+    def test_an_operand_that_stands_there_twice_is_bound_twice(self) -> None:
+        m = model("g (float[2] x, float[2] z) => (float[6] y) { a = Relu(x) b = Relu(z) y = Concat<axis=0>(a, b, a) }")
+        assert drive(m, relu_after_concat)[0] == 1
+        concat = next(iter(m.main.find("Concat")))
+        assert [v.name for v in concat.inputs if v] == ["x", "z", "x"]
+        check_uses(m)
+
     def test_every_operand_must_match(self) -> None:
         m = model("g (float[2] x, float[2] z) => (float[4] y) { a = Relu(x) b = Abs(z) y = Concat<axis=0>(a, b) }")
         assert drive(m, relu_after_concat)[0] == 0
