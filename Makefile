@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 BENCH  := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check golden rules bench zoo docs fixtures clean
+.PHONY: help setup demo test check golden rules bench measure zoo docs fixtures fuzz clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,11 +46,17 @@ golden: $(READY) ## write down what the rules make of the models in tests/golden
 bench: $(BENCH) ## compare with other optimizers, as ratios from interleaved runs
 	$(BIN)/python -m tests.bench
 
+measure: $(READY) ## measure which rewrites pay on ONNX Runtime here, and write the table that decides
+	$(BIN)/python -m tests.measure ort-cpu
+
 zoo: $(READY) ## run over a folder of models: make zoo ZOO=path
 	$(BIN)/python -m tests.zoo $(ZOO)
 
 rules: $(READY) ## try every built-in rule on random models, before and after
 	$(BIN)/graphopt rules check cleanup simplify fuse
+
+fuzz: $(READY) ## random models through every level, compared before and after: make fuzz GRAPHS=20000 SEED=1
+	$(BIN)/python -m tests.fuzz --graphs $(or $(GRAPHS),1000) --target onnx,ort-cpu --stats $(if $(SEED),--seed $(SEED))
 
 docs: $(READY) ## make the pages about the built-in rules anew, in docs/rules
 	@mkdir -p docs/rules

@@ -36,8 +36,11 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
+    from graphopt.half.convert import HalfOptions, Halved, convert_half
+    from graphopt.interop.inline import inline_functions
     from graphopt.interop.onnxscript import OnnxscriptRules
     from graphopt.interop.onnxsim import ONNXSIM
+    from graphopt.interop.opset import OPSET
     from graphopt.interop.ort import ORT
     from graphopt.ir.dims import Dim
     from graphopt.ir.edit import Change, Decline, Editor, Rewrite
@@ -63,8 +66,11 @@ _HOMES = {
     "graphopt.errors": (
         "DataError GateError GraphoptError ModelError RuleError TargetError UsageError VerificationError"
     ),
+    "graphopt.half.convert": "HalfOptions Halved convert_half",
+    "graphopt.interop.inline": "inline_functions",
     "graphopt.interop.onnxscript": "OnnxscriptRules",
     "graphopt.interop.onnxsim": "ONNXSIM",
+    "graphopt.interop.opset": "OPSET",
     "graphopt.interop.ort": "ORT",
     "graphopt.ir.dims": "Dim",
     "graphopt.ir.edit": "Change Decline Editor Rewrite",
@@ -83,6 +89,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names.spli
 __all__ = [
     "ANY",
     "ONNXSIM",
+    "OPSET",
     "ORT",
     "Accuracy",
     "Attr",
@@ -104,6 +111,8 @@ __all__ = [
     "GateError",
     "Graph",
     "GraphoptError",
+    "HalfOptions",
+    "Halved",
     "Model",
     "ModelError",
     "Node",
@@ -130,6 +139,8 @@ __all__ = [
     "approx",
     "bisect",
     "check_rule",
+    "convert_half",
+    "inline_functions",
     "load",
     "load_target",
     "many",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,12 @@ from graphopt.engine.passes import Progress, silent
 from graphopt.engine.selection import Selection
 from graphopt.errors import UsageError
 from graphopt.interop.convert import from_ir, to_ir
+from graphopt.interop.form import Form
 from graphopt.interop.kinds import Kind, kind_of, parse_kind
-from graphopt.ir.collector import paused_gc
+from graphopt.ir.collector import collect_if_grown, paused_gc
+from graphopt.ir.interface import InterfaceRequest
 from graphopt.ir.model import Model
+from graphopt.ir.request import size_request
 from graphopt.report.report import Report
 from graphopt.targets.target import Target
 from graphopt.verify.modes import Mode, parse_mode
@@ -56,8 +59,9 @@ class Result:
     def save(self, path: str | os.PathLike[str], **options: Any) -> Emitted:
         """Write the result; the suffix chooses the form (`.onnx`, `.engine`, …).
 
-        `options` are the fields of `EmitOptions`: `external`, `sm`, `profile`. The file is written whole or not
-        at all. Raises `UsageError` for a path that cannot be written, `TargetError` if the target refuses the model.
+        `options` are the fields of `EmitOptions`: `external`, `strip`, `sm`, `profile`. The file is written whole or
+        not at all. Raises `UsageError` for a path that cannot be written, `TargetError` if the target refuses the
+        model.
         """
         emitter = emitter_for(path, self._target.name)
         with paused_gc():
@@ -92,6 +96,15 @@ def optimize(
     ignore: Sequence[str] = (),
     protect: Sequence[str] = (),
     keep_going: bool = False,
+    shapes: Mapping[str, Sequence[int | None]] | Sequence[int | None] | None = None,
+    dims: Mapping[str, int | str | None] | None = None,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    freeze: bool = False,
+    before: Any = None,
+    after: Any = None,
+    connect: Mapping[str, str] | None = None,
     target: str | Target = "onnx",
     data: str | os.PathLike[str] | Iterable[dict[str, np.ndarray]] | None = None,
     evaluate: Callable[[Runner], float] | None = None,
@@ -117,6 +130,14 @@ def optimize(
     `select`: apply only the rules with such names (`"fuse.gelu_*"`); `ignore`: make no rewrites with such names.
     `protect`: leave alone the nodes and values with such names (`"/head/*"`) and operators (`"op:Softmax"`).
     `keep_going`: switch off a rule that raises, and go on without it.
+    `shapes`: what sizes inputs have from now on, by name, or of the only input; None leaves a size as it is. `dims`:
+    numbers for sizes that the model leaves open, by their name or as `"input:axis"`; `"?"` frees the batch instead,
+    along the first axis of all inputs, which is then called so, or along an `"input:axis"`, for which a name may stand.
+    `inputs`, `outputs`: the values that the model is to take and to give, in this order, also values inside of it; what
+    they do not need is left out. `rename`: new names of inputs and outputs by their old ones. `freeze`: inputs with a
+    default value are inputs no more, and constant. `before`, `after`: models
+    that become part of this one, such as pre- and post-processing; `connect`: which output goes to which input, where
+    names do not say so.
     `target`: where the model will run. `data`: samples for calibration and verification: a file, a folder or an
     iterable of dicts from input name to array. `evaluate(run)` returns a metric, higher being better, computed by
     calling `run(feeds)`; it is applied to the original and the result, and `max_drop` is the most by which the
@@ -135,6 +156,7 @@ def optimize(
     kind = kind_of(model)
     wanted = kind if as_ is None else parse_kind(as_)
     mode = parse_mode(verify)
+    collect_if_grown()
     with paused_gc():  # the graph is all that is made here, and it stays
         job = Job(
             model,
@@ -147,6 +169,9 @@ def optimize(
             allow_links=allow_links,
             rules=rules,
             selection=selection,
+            sizes=size_request(shapes, dims),
+            trust_sizes=not mode,
+            form=Form(before, after, dict(connect or {}), _interface(inputs, outputs, rename, freeze)),
             progress=progress,
         )
         job.compile(verify=mode, keep_original=evaluate is not None or bench, timed=stats)
@@ -157,6 +182,14 @@ def optimize(
     if bench:
         job.bench()
     return Result(job.report, job.journal, job.model, wanted, model, job.target)
+
+
+def _interface(
+    inputs: Sequence[str] | None, outputs: Sequence[str] | None, rename: Mapping[str, str] | None, freeze: bool
+) -> InterfaceRequest:
+    taken, given = (None if names is None else _patterns(kind, names) for kind, names in
+                    (("inputs", inputs), ("outputs", outputs)))  # fmt: skip
+    return InterfaceRequest(taken, given, dict(rename or {}), freeze)
 
 
 def _patterns(name: str, given: Sequence[str]) -> tuple[str, ...]:

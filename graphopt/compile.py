@@ -22,9 +22,11 @@ from graphopt.engine.pipeline import Pipeline
 from graphopt.engine.selection import Selection
 from graphopt.errors import DataError, VerificationError
 from graphopt.interop.convert import to_ir
+from graphopt.interop.form import Form, apply_form
 from graphopt.interop.onnxscript import adapted
 from graphopt.ir.model import Model
 from graphopt.ir.protect import protect
+from graphopt.ir.request import SizeRequest
 from graphopt.report.measure import measure
 from graphopt.report.report import Latency, PassSummary, Report
 from graphopt.rules.rule import Accuracy
@@ -63,6 +65,9 @@ class Job:
         allow_links: bool,
         rules: Ruleful | Iterable[Ruleful] = (),
         selection: Selection | None = None,
+        sizes: SizeRequest | None = None,
+        trust_sizes: bool = False,
+        form: Form | None = None,
         progress: Progress = silent,
     ) -> None:
         self._progress = progress
@@ -77,6 +82,17 @@ class Job:
         self.seconds: dict[str, float] = {}
         with self._phase("load"):
             ir, source = to_ir(model, allow_links=allow_links)
+            self.source = "a model in memory" if source is None or source.path is None else os.fspath(source.path)
+            self._remarks: list[str] = []
+            self._reshaped = bool(sizes)
+            if sizes:
+                from graphopt.verify.resizing import resize
+
+                ir, source, self._remarks = resize(ir, source, sizes, self.source, seed=seed, verify=not trust_sizes)
+            if form:
+                ir = apply_form(ir, form, allow_links=allow_links)
+                self._reshaped = True
+                source = None if source is None else dataclasses.replace(source, proto=None)
             self.model = Model(ir, source)
             self.model.facts  # noqa: B018 - inferred here, so that its time counts as loading
         protect(self.model, self.selection.protect)  # what names nothing is said before any work is done
@@ -88,7 +104,6 @@ class Job:
         self._lossless: Package | None = None
         self._recorder: Recorder | None = None
         self.journal = Journal()
-        self.source = "a model in memory" if source is None or source.path is None else os.fspath(source.path)
         self.report: Report
 
     def compile(self, *, verify: Mode | None, keep_original: bool, timed: bool = False) -> None:
@@ -129,6 +144,7 @@ class Job:
             seconds=self.seconds,
             stopped_after=None,
             versions=_versions(),
+            notes=list(self._remarks),
         )
         if source is not None:
             self.report.before.file_bytes = source.size
@@ -225,6 +241,8 @@ class Job:
 
     def _to_bisect(self) -> str:
         """How to find the rewrite to blame."""
+        if self._reshaped:
+            return "find the rewrite to blame: write the model in this form with -O0, and bisect that"
         passes = ",".join(item.spelling() for item in self.passes if item.name not in self._added)
         files = self.assembly.files
         if self.model.source is None or self.model.source.path is None or (self.assembly.packs and not files):

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt import Context, Node, Pass, Rule, Tensor, Value, op, rule
+from graphopt_passes.equal import merge_nodes
 
-# Nobody may merge two of these: they give other numbers at each call.
-_RANDOM = frozenset(
-    ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"]
-)
-# Bit for bit: Max and Min of 0 and -0 may give the first of them, and a Sum of three depends on their order.
-_COMMUTATIVE = frozenset(["Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor"])
+from graphopt import Context, Pass, Rule, Tensor, Value, op, rule
 
 
 @rule(lambda x: op.Identity(x), accuracy="exact", single_use=False)
@@ -82,15 +76,18 @@ def merge_constants(ctx: Context) -> None:
     for graph in list(ctx.model.graphs()):
         constants = [] if graph.is_function else list(graph.initializers)
         constants += [n.outputs[0] for n in graph.find("Constant")]
-        for first, *others in _equal_groups([v for v in constants if _may_merge(v)]):
+        for first, *others in _equal_groups([v for v in constants if _may_merge(v, ctx.target.apart)]):
             reader = next(node for node, _ in others[0].uses())
             with ctx.rewrite("cleanup.duplicate_constant", at=reader) as rewrite:
                 for other in others:
                     rewrite.replace(other, first)
 
 
-def _may_merge(value: Value) -> bool:
-    return value.is_const and not value.is_output and bool(value.uses())
+def _may_merge(value: Value, apart: frozenset[str]) -> bool:
+    """`apart`: operators whose constants stay their own, for the target wants it so."""
+    if not value.is_const or value.is_output or not value.use_count:
+        return False
+    return not apart or not any(node.op in apart for node, _ in value.uses())
 
 
 def _equal_groups(values: list[Value]) -> Iterator[list[Value]]:
@@ -126,66 +123,3 @@ def _content_key(value: Value) -> Hashable:
     if array.dtype.kind == "O":
         return tuple(array.reshape(-1).tolist())
     return hashlib.blake2b(array.tobytes(), digest_size=16).digest()
-
-
-def merge_nodes(ctx: Context) -> None:
-    """Compute equal expressions once: same operator, attributes (defaults filled in) and operands.
-
-    Operands of commutative operators count as a set. Random operators, those with bodies and those
-    of other domains, of whose effects nothing is known, are left alone.
-    """
-    for graph in list(ctx.model.graphs()):
-        alike: dict[Hashable, Node] = {}  # by operator and operands: attributes are looked at where these agree
-        seen: dict[Hashable, Node] = {}
-        for node in graph.nodes:
-            rough = _rough_key(node)
-            if rough is None:
-                continue
-            other = alike.setdefault(rough, node)
-            if other == node:
-                continue
-            keys = _node_key(rough, other), _node_key(rough, node)
-            if keys[0] is None or keys[1] is None:
-                continue
-            seen.setdefault(keys[0], other)
-            first = seen.setdefault(keys[1], node)
-            if first != node:
-                _merge(ctx, first, node)
-
-
-def _merge(ctx: Context, first: Node, node: Node) -> None:
-    with ctx.rewrite("cleanup.common_subexpression", at=node, same_type=False) as rewrite:
-        for kept, dropped in zip(first.outputs, node.outputs, strict=True):
-            rewrite.replace(dropped, kept)
-
-
-def _rough_key(node: Node) -> Hashable | None:
-    """Operator and operands; None for nodes that must not be merged."""
-    op = node.op
-    if op in _RANDOM or op in ("Identity", "Constant") or node.domain:
-        return None
-    inputs: Hashable = node.inputs
-    if op in _COMMUTATIVE:
-        inputs = frozenset(Counter(node.inputs).items())
-    return op, inputs
-
-
-def _node_key(rough: Hashable, node: Node) -> Hashable | None:
-    """All that determines what a node computes; None if that cannot be compared."""
-    if not node.is_standard or node.bodies:
-        return None
-    attrs = tuple(sorted((name, _frozen(value)) for name, value in node.effective_attrs.items()))
-    if any(value is None for _, value in attrs):
-        return None
-    return rough, attrs, tuple(bool(o.name) for o in node.outputs)
-
-
-def _frozen(value: Any) -> Hashable | None:
-    """An attribute as a key; None for one that cannot be compared (a graph, a reference, a tensor)."""
-    if isinstance(value, float):
-        return "float", value.hex()  # tells 0 and -0 apart, and finds NaN equal to itself
-    if isinstance(value, int | str | bytes):
-        return type(value).__name__, value
-    if isinstance(value, list | tuple):
-        return tuple(_frozen(v) for v in value)
-    return None

@@ -60,9 +60,10 @@ class Fold(Pass):
         region: dict[Node, Node] = {}
         for graph in ctx.model.graphs():
             for node in graph.nodes:
-                if node.op in _NEVER or not node.inputs:
+                inputs = node.inputs
+                if not inputs or not all(v is None or v.is_const or v.producer in region for v in inputs):
                     continue
-                if not all(v is None or v.is_const or v.producer in region for v in node.inputs):
+                if node.op in _NEVER:
                     continue
                 if not node.is_standard or node.bodies:
                     ctx.decline("fold", node, f"{node.op} is not computed ahead of time")

@@ -21,7 +21,7 @@ class Quant(Pass):
     """
 
     name: ClassVar[str] = "quant"
-    requires: ClassVar[tuple[str, ...]] = ("fuse",)
+    requires: ClassVar[tuple[str, ...]] = ("fuse", "layout")
     settles: ClassVar[bool] = False
     accuracy: ClassVar[Accuracy] = Accuracy.APPROX
     rewrites: ClassVar[Mapping[str, str]] = {

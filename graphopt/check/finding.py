@@ -19,7 +19,7 @@ from graphopt.check.widen import widen
 from graphopt.errors import ModelError
 from graphopt.rules.rule import Accuracy, Rule
 
-__all__ = ["Example", "Finding", "Status", "examine"]
+__all__ = ["Example", "Finding", "Status", "examine", "is_doubtful"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Status = Literal["unmatched", "declined", "invalid", "same", "wrong"]
@@ -114,7 +114,7 @@ def _finding(example: Example, tried: Attempt | str, ran: Ran | None, accuracy: 
         return Finding("wrong", example, tried.after, tried.declined, fault=tried.fault)
     if ran is None:
         return Finding("declined" if tried.declined else "unmatched", example, declined=tried.declined)
-    verdict = judge(*ran, accuracy, doubtful=_is_doubtful(example))
+    verdict = judge(*ran, accuracy, doubtful=is_doubtful(example))
     if verdict.kind == "unknown":
         return Finding("invalid", example, tried.after, tried.declined, verdict.reason)
     if verdict.kind == "same":
@@ -123,7 +123,7 @@ def _finding(example: Example, tried: Attempt | str, ran: Ran | None, accuracy: 
     return Finding("wrong", example, tried.after, tried.declined, fault=fault, mismatches=verdict.mismatches)
 
 
-def _is_doubtful(example: Example) -> bool:
+def is_doubtful(example: Example) -> bool:
     """Whether an input or a constant has no elements, or is of half precision."""
     constants = example.model.graph.initializer
     shapes = [*(a.shape for a in example.feeds.values()), *(t.dims for t in constants)]

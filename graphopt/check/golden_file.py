@@ -29,7 +29,8 @@ the cases behind it, up to the next one. Between it and the first case, or for o
 
 * `# accuracy:` the class by which results are compared: by default the rule's own; for passes `close`, and then it is
   the loosest that is allowed as well;
-* `# target:` where the model is to run: by default `onnx`, which takes standard operators only;
+* `# target:` where the model is to run: by default `onnx`, which takes standard operators only; or the TOML file of a
+  target, relative to this one;
 * `# rules:` the file that defines the rules, relative to this one;
 * `# place: edge` for what holds only where values are inputs and outputs of the graph: everything else is tried
   inside of a graph as well, between Identity operators.

@@ -80,9 +80,10 @@ Mismatches = Mapping[ExecutorName, Sequence[Mismatch]]
 
 def judge(before: Outcomes, after: Outcomes, accuracy: Accuracy, *, doubtful: bool = False) -> Verdict:
     """Weigh what the executors say; see the module. `doubtful`: what ONNX Runtime alone says does not count."""
-    able = [name for name in before if before[name].arrays is not None]
+    able = [name for name in before if before[name].arrays is not None and not after[name].ignorant]
     if not able:
-        return Verdict("unknown", "; ".join(f"{_LABEL[name]}: {before[name].error}" for name in before))
+        reasons = {name: before[name].error or after[name].error for name in before}
+        return Verdict("unknown", "; ".join(f"{_LABEL[name]}: {reason}" for name, reason in reasons.items()))
     ran = [name for name in able if after[name].arrays is not None]
     for name in able:
         if name not in ran and (name == "onnxruntime" or not ran):

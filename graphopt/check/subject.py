@@ -42,7 +42,8 @@ def subject_of(case: Case, files: Sequence[Path] = ()) -> Subject:
     """What a case tests. Raises `UsageError` for names that lead nowhere."""
     settings, where = case.settings, f"{case.file}:{case.line}"
     try:
-        target = load_target(settings.get("target", "onnx"))
+        named_target = settings.get("target", "onnx")
+        target = load_target(case.file.parent / named_target if named_target.endswith(".toml") else named_target)
         asked = _accuracy(settings.get("accuracy"))
         if "pass" in settings:
             passes = tuple(parse(settings["pass"]))

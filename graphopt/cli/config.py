@@ -29,6 +29,17 @@ class Settings:
     ignore: tuple[str, ...] = ()
     protect: tuple[str, ...] = ()
     keep_going: bool = False
+    shape: tuple[str, ...] = ()
+    dim: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    rename: tuple[str, ...] = ()
+    freeze: bool = False
+    before: Path | None = None
+    after: Path | None = None
+    connect: tuple[str, ...] = ()
+    opset: int | None = None
+    strip: bool = False
     level: int | None = None
     target: str = "onnx"
     output: Path | None = None
@@ -45,6 +56,25 @@ class Settings:
     allow_links: bool = False
     json: str | None = None
     stats: bool = False
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The sizes that were asked for, as `graphopt.optimize` takes them."""
+        from graphopt.ir.request import parse_dims, parse_shapes
+
+        return {"shapes": parse_shapes(self.shape), "dims": parse_dims(self.dim)}
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """The inputs, outputs and names that were asked for, as `graphopt.optimize` takes them."""
+        from graphopt.ir.interface import parse_names, parse_pairs
+
+        return {
+            "inputs": parse_names(self.inputs), "outputs": parse_names(self.outputs),
+            "rename": parse_pairs("--rename", self.rename),
+            "freeze": self.freeze,
+            "before": self.before, "after": self.after, "connect": parse_pairs("--connect", self.connect),
+        }  # fmt: skip
 
     @property
     def choice(self) -> dict[str, Any]:
@@ -234,6 +264,17 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "ignore": _texts,
     "protect": _texts,
     "keep-going": _flag,
+    "shape": _texts,
+    "dim": _texts,
+    "inputs": _texts,
+    "outputs": _texts,
+    "rename": _texts,
+    "freeze": _flag,
+    "before": _path,
+    "after": _path,
+    "connect": _texts,
+    "opset": _whole(7, 1000),
+    "strip": _flag,
     "level": _whole(0, 3),
     "target": _text,
     "output": _path,

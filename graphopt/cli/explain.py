@@ -126,7 +126,7 @@ def _explained(found: list[Named], model: Model, before: list[Pass], target: Any
     )
     for named in found:
         mine = model if len(found) == 1 else Model(clone(model.ir))
-        against = obstacles(named.rule, mine, target)
+        against = obstacles(named.rule, mine, target, named.name)
         fired = sum(entry.rule == named.name for entry in journal.entries)
         outcome = explain_rule(named.rule, mine, near=near, domains=frozenset(target.domains))
         result.add(named, outcome, against, fired)

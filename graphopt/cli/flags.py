@@ -47,3 +47,66 @@ Protect = Annotated[
 KeepGoing = Annotated[
     bool | None, typer.Option("--keep-going", help="Switch off a rule that raises, and go on without it.")
 ]
+
+# The form that a model is to have.
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inputs", metavar="NAMES",
+        help="Take these values, in this order: inputs of the model, or values inside of it. Separated by commas.",
+    ),
+]  # fmt: skip
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--outputs", metavar="NAMES",
+        help="Give these values, in this order, and drop what they do not need. Separated by commas.",
+    ),
+]  # fmt: skip
+Rename = Annotated[
+    list[str] | None,
+    typer.Option("--rename", metavar="OLD=NEW", help="Give an input or output another name. Repeatable."),
+]
+Freeze = Annotated[
+    bool | None, typer.Option("--freeze", help="Make constants of the inputs that have a default value.")
+]
+Before = Annotated[
+    str | None, typer.Option("--before", metavar="FILE", help="Put this model in front, such as pre-processing.")
+]
+After = Annotated[
+    str | None, typer.Option("--after", metavar="FILE", help="Put this model behind, such as post-processing.")
+]
+Connect = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--connect", metavar="OUTPUT=INPUT",
+        help="Which output goes to which input, where names do not say so. Repeatable.",
+    ),
+]  # fmt: skip
+Opset = Annotated[
+    str | None,
+    typer.Option(
+        "--opset", metavar="N",
+        help="Convert to this version of the standard operators first, with onnx's converter.",
+    ),
+]  # fmt: skip
+Strip = Annotated[
+    bool | None, typer.Option("--strip", help="Write no descriptions and no metadata; they are kept otherwise.")
+]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="INPUT:1,3,224,224",
+        help="Give an input these sizes; without INPUT: the only one. ? leaves a size as it is. Repeatable.",
+    ),
+]
+Dim = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dim",
+        metavar="NAME=N",
+        help="Set a size by its name, or as INPUT:AXIS=N. batch=? frees the first axis of all inputs, INPUT:AXIS=batch "
+        "that one; constants that have the batch built in are mended. Repeatable.",
+    ),
+]

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphopt.cli.flags import AllowLinks, Json, Verbose
+from graphopt.cli.flags import AllowLinks, Dim, Json, Shape, Verbose
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from graphopt.ir.model import Model
+
 
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file.", show_default=False)],
     json: Json = None,
+    shape: Shape = None,
+    dim: Dim = None,
     allow_links: AllowLinks = False,
     verbose: Verbose = False,
 ) -> None:
@@ -29,7 +33,10 @@ def inspect(
 
     if json is not None:
         check_place(json, model)
-    found = overview(graphopt.load(model, allow_links=allow_links), model)
+    loaded = graphopt.load(model, allow_links=allow_links)
+    if shape or dim:
+        loaded = _sized(loaded, shape or [], dim or [])
+    found = overview(loaded, model)
     if json is not None:
         from graphopt.cli.output import write_json
 
@@ -38,6 +45,20 @@ def inspect(
         from graphopt.cli.terminal import show
 
         show(_view(found))
+
+
+def _sized(model: Model, shape: list[str], dim: list[str]) -> Model:
+    """The model with the sizes that were asked for."""
+    from graphopt.errors import UsageError
+    from graphopt.ir.fixing import fix_sizes
+    from graphopt.ir.model import Model
+    from graphopt.ir.request import parse_dims, parse_shapes, size_request
+
+    request = size_request(parse_shapes(shape), parse_dims(dim))
+    if request.frees:
+        raise UsageError("inspect sets sizes, and frees none", hint="graphopt run writes a model with its batch free")
+    fix_sizes(model.ir, request)
+    return Model(model.ir)
 
 
 def _view(found: Mapping[str, Any]) -> RenderableType:

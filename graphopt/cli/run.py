@@ -9,7 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli.config import Settings, resolve
-from graphopt.cli.flags import Ignore, KeepGoing, Protect, Rules, Select
+from graphopt.cli.flags import (
+    After,
+    Before,
+    Connect,
+    Dim,
+    Freeze,
+    Ignore,
+    Inputs,
+    KeepGoing,
+    Opset,
+    Outputs,
+    Protect,
+    Rename,
+    Rules,
+    Select,
+    Shape,
+    Strip,
+)
 from graphopt.errors import UsageError, nearest_file
 
 if TYPE_CHECKING:
@@ -34,6 +51,17 @@ def run(
     ignore: Ignore = None,
     protect: Protect = None,
     keep_going: KeepGoing = None,
+    shape: Shape = None,
+    dim: Dim = None,
+    inputs: Inputs = None,
+    outputs: Outputs = None,
+    rename: Rename = None,
+    freeze: Freeze = None,
+    before: Before = None,
+    after: After = None,
+    connect: Connect = None,
+    opset: Opset = None,
+    strip: Strip = None,
     level: Annotated[
         str | None,
         typer.Option(
@@ -155,7 +183,11 @@ def run(
     path, passes = positional([model, *ctx.args], passes or [], rules or [])
     flags: dict[str, Any] = {
         "passes": passes or None, "rules": rules or None, "select": select or None, "ignore": ignore or None,
-        "protect": protect or None, "keep-going": keep_going, "level": level, "target": target, "output": output,
+        "protect": protect or None, "keep-going": keep_going, "shape": shape or None, "dim": dim or None,
+        "inputs": inputs or None, "outputs": outputs or None, "rename": rename or None,
+        "freeze": freeze,
+        "before": before, "after": after, "connect": connect or None, "opset": opset, "strip": strip,
+        "level": level, "target": target, "output": output,
         "data": data, "eval": evaluate, "max-drop": max_drop, "verify": False if no_verify else verify,
         "bench": bench, "stop-after": stop_after, "seed": seed, "external-data": external_data, "sm": sm,
         "profile": profile or None, "allow-links": allow_links, "json": json, "stats": stats,
@@ -214,6 +246,7 @@ def check_input(path: Path, settings: Settings) -> None:
         raise UsageError("there is no such file", where=str(path), hint=nearest_file(path))
     if path.is_dir():
         raise UsageError("is a directory, not a file", where=str(path))
+    settings.sizes, settings.interface  # noqa: B018 - read here, so that what is misspelled is said first
     if settings.max_drop is not None and settings.eval is None:
         raise UsageError("--max-drop needs a metric", hint="give one with --eval FILE.py:FUNCTION")
     if settings.data is not None and not _is_there(settings.data):
@@ -240,9 +273,10 @@ def pipeline_of(settings: Settings) -> tuple[str, str | None]:
     from graphopt.engine.registry import presets
 
     preset = f"O{settings.level if settings.level is not None else 2}"
+    first = "" if settings.opset is None else f"opset{{to={settings.opset}}},"
     if not settings.passes:
-        return preset, None
-    return settings.passes, presets()[preset].accuracy if settings.level is not None else None
+        return first + preset, None
+    return first + settings.passes, presets()[preset].accuracy if settings.level is not None else None
 
 
 def _run(path: Path, settings: Settings, *, verbose: bool, quiet: bool) -> None:
@@ -254,7 +288,7 @@ def _run(path: Path, settings: Settings, *, verbose: bool, quiet: bool) -> None:
 
     passes, accuracy = pipeline_of(settings)
     metric = load_metric(settings.eval) if settings.eval is not None else None
-    options: dict[str, Any] = {"external": settings.external_data}
+    options: dict[str, Any] = {"external": settings.external_data, "strip": settings.strip}
     if settings.sm:
         options["sm"] = settings.sm
     if settings.profile:
@@ -264,6 +298,8 @@ def _run(path: Path, settings: Settings, *, verbose: bool, quiet: bool) -> None:
             path,
             passes,
             **settings.choice,
+            **settings.sizes,
+            **settings.interface,
             target=settings.target,
             data=settings.data,
             evaluate=metric,

@@ -28,13 +28,15 @@ GROUP = "graphopt.emitters"
 class EmitOptions:
     """What an emitter may be told; each reads the fields that concern it.
 
-    `external`: weights in a file of their own; None keeps what the input had.
+    `external`: weights in a file of their own; None keeps what the input had. `strip`: write no descriptions and no
+    metadata, graphopt's own among them.
     `sm`: compute capabilities to build for, 86 for 8.6.
     `profile`: by input name, the shapes that an engine must take.
     `timeout`: seconds that a builder may run.
     """
 
     external: bool | None = None
+    strip: bool = False
     sm: tuple[int, ...] = (80, 86, 89, 120)
     profile: Mapping[str, Range] = field(default_factory=dict)
     timeout: float = 3600.0

@@ -41,7 +41,8 @@ class OnnxEmitter(Emitter):
 
         with _minimal_imports(model):
             _check(model, path)
-            written = write_model(model.ir, path, source=model.source, external=options.external, check=loads)
+            written = write_model(model.ir, path, source=model.source, external=options.external, strip=options.strip,
+                                  check=loads)
         notes = tuple(_notes(model, written, options))
         return Emitted(written.files, written.model_bytes + written.data_bytes, notes)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,6 @@ from graphopt.ir.draft import Change, Decline
 from graphopt.ir.edit import Editor
 from graphopt.ir.value import count_uses
 from graphopt.rules.apply import ReplacementError, apply
-from graphopt.rules.closures import operators_of
 from graphopt.rules.match import Match
 from graphopt.rules.rule import Rule
 
@@ -56,7 +55,8 @@ class Driver:
 
     `rules` come with the names that the journal shows. `domains`: operator domains that replacements
     may use; None for all. `raised` is told of a rule whose replacement raised, and that is then left out; None: the
-    error ends the run. `watch` is told of each match that declines, and why.
+    error ends the run. `watch` is told of each match that declines, and why. `objections`: why
+    rules are not to be applied, by name; they decline where they match. `kept`: why nodes are to stay as they are.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class Driver:
         tick: Callable[[int], None] | None = None,
         raised: Callable[[str, ReplacementError], None] | None = None,
         watch: Callable[[Match, str], None] | None = None,
+        objections: Mapping[str, str] | None = None,
+        kept: Mapping[oir.Node, str] | None = None,
     ) -> None:
         self._editor = editor
         self._model = editor.model
@@ -81,6 +83,8 @@ class Driver:
         self._tick = tick
         self._raised = raised
         self._watch = watch
+        self._objections = objections or {}
+        self._kept = kept or {}
         self._off: set[str] = set()
         self.stats = stats or RuleStats()
         self._attempt = self._try_timed if self.stats.timed else self._try
@@ -123,10 +127,7 @@ class Driver:
 
     def _visit(self, node: oir.Node) -> bool:
         """Try the rules rooted at a node; whether one was applied."""
-        makers = operators_of(node.inputs)
-        for entry in self._index.get((node.domain, node.op_type)):
-            if not entry.pattern.may_match(node.op_type, makers):
-                continue
+        for entry in self._index.likely(node):
             for output in node.outputs:
                 change = self._attempt(entry, node, output)
                 if change is not None:
@@ -159,7 +160,7 @@ class Driver:
                 self._leave_out(entry.name, error)
             return True
 
-        entry.pattern.match(self._facts, output, accept)
+        entry.pattern.match(self._facts, output, accept, likely=True)
         if changes:
             return changes[0]
         if reasons:
@@ -183,6 +184,11 @@ class Driver:
             seconds[entry.name] = seconds.get(entry.name, 0.0) + time.perf_counter() - start
 
     def _apply(self, entry: Entry, match: Match) -> Change:
+        if entry.name in self._objections:
+            raise Decline(self._objections[entry.name])
+        for node in match.nodes if self._kept else ():
+            if node in self._kept:
+                raise Decline(self._kept[node])
         depth, history = self._ancestry(match.nodes)
         change = apply(entry.rule, match, self._editor, entry.name, self._domains)
         self.stats.fired[entry.name] += 1

@@ -154,9 +154,15 @@ class _Run:
 # -- what can be known without looking at a node ---------------------------------------------------
 
 
-def obstacles(rule: Rule[Any], model: Model, target: Target) -> list[str]:
-    """What keeps a rule from being applied to this model in a usual run for this target, wherever it matches."""
+def obstacles(rule: Rule[Any], model: Model, target: Target, name: str | None = None) -> list[str]:
+    """What keeps a rule from being applied to this model in a usual run for this target, wherever it matches.
+
+    `name`: its full name, under which a target may have something against it; by default the rule's own.
+    """
     found = []
+    objection = target.objection(name or rule.name)
+    if objection is not None:
+        found.append(f"the target {target.name} does not want it: {objection}")
     if rule.accuracy > Accuracy.CLOSE:
         level = LEVELS.get(rule.accuracy)
         who = "only a pass that may lose accuracy" if level is None else f"only {level}"

@@ -9,8 +9,11 @@ from typing import Any
 import onnx_ir as oir
 
 from graphopt.ir.model import Model
+from graphopt.rules.closures import operators_of
 from graphopt.rules.match import Pattern
 from graphopt.rules.rule import Rule
+
+_KEPT = 8  # the longest key that is kept: nodes with many inputs are seldom alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class RuleIndex:
 
     def __init__(self, rules: Sequence[tuple[str, Rule[Any]]], model: Model) -> None:
         self._by_root: dict[tuple[str, str], list[Entry]] = {}
+        self._likely: dict[tuple[str | None, ...], list[Entry]] = {}
         sides = [(name, rule, pattern) for name, rule in rules for pattern in rule.patterns]
         self._waiting = [Entry(*side, number) for number, side in enumerate(sides)]
         self._known: set[str] = set()
@@ -49,6 +53,7 @@ class RuleIndex:
             return
         self._known |= new
         waiting, self._waiting = self._waiting, []
+        self._likely.clear()
         for entry in waiting:
             pattern = entry.pattern
             if not pattern.possible(self._known):
@@ -67,6 +72,18 @@ class RuleIndex:
 
     def __len__(self) -> int:
         return len(self._by_root)
+
+    def likely(self, node: oir.Node) -> list[Entry]:
+        """The left sides that may match at a node, as far as the operators tell that make its inputs."""
+        makers = operators_of(node.inputs)
+        key = (node.domain, node.op_type, *makers)
+        found = self._likely.get(key)
+        if found is None:
+            entries = self._by_root.get((node.domain, node.op_type), [])
+            found = [entry for entry in entries if entry.pattern.may_match(node.op_type, makers)]
+            if len(key) <= _KEPT:
+                self._likely[key] = found
+        return found
 
     def get(self, root: tuple[str, str]) -> list[Entry]:
         return self._by_root.get(root, [])

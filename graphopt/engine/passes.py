@@ -38,7 +38,8 @@ class Context:
     `accuracy`: the loosest class of rewrite that is allowed. `data`: samples for calibration, each a
     dict of input name to array; None where the caller gave none. `record` takes notes and declines.
     `changes` are the commits of the run so far, `swept` how many of them each set of rules has seen. `selection`: what
-    the user wants to have or to leave out, `off`: rules that raised in this run.
+    the user wants to have or to leave out, `off`: rules that raised in this run. `kept`: nodes that this pass leaves as
+    they are, each with the reason; see `keep`.
     """
 
     model: Model
@@ -54,9 +55,13 @@ class Context:
     swept: dict[tuple[str, ...], int] = field(default_factory=dict)
     selection: Selection = field(default_factory=Selection)
     off: set[str] = field(default_factory=set)
+    kept: dict[oir.Node, str] = field(default_factory=dict)
 
     def apply(self, rules: Sequence[Rule[Any]], pack: str) -> int:
-        """Run the driver with those of `rules` that accuracy and selection allow; the number of rewrites."""
+        """Run the driver with those of `rules` that accuracy and selection allow; the number of rewrites.
+
+        Those that the target objects to are declined with its reason, where they match.
+        """
         named = [(f"{pack}.{r.name}", r) for r in rules if r.accuracy <= self.accuracy]
         allowed = [(name, r) for name, r in named if name not in self.off and self.selection.applies(name)]
         key = (pack, *[name for name, _ in allowed])
@@ -68,10 +73,16 @@ class Context:
             stats=self.record.stats,
             tick=lambda n: self.progress(pack, n, None),
             raised=self._switch_off if self.selection.keep_going else None,
+            objections={name: why for name, _ in allowed if (why := self.target.objection(name)) is not None},
+            kept=self.kept,
         )
         count = driver.run(None if done is None else self.changes[done:])
         self.swept[key] = len(self.changes)
         return count
+
+    def keep(self, nodes: Iterable[Node], reason: str) -> None:
+        """From now on this pass rewrites none of these nodes: what would is declined with the reason."""
+        self.kept.update((node._raw, reason) for node in nodes)
 
     def _switch_off(self, name: str, error: ReplacementError) -> None:
         """A rule that raises cannot be trusted elsewhere: it is not applied any more in this run."""
@@ -93,8 +104,14 @@ class Context:
         try:
             with self.edit.rewrite(by, at=at, sources=sources, same_type=same_type) as rewrite:
                 yield rewrite
+                self._heed(by, at)
         except Decline as declined:
             self.decline(by, at, declined.reason)
+
+    def _heed(self, by: str, at: Node) -> None:
+        reason = self.target.objection(by) or self.kept.get(at._raw)
+        if reason is not None:
+            raise Decline(reason)
 
     def remove_dead(self, by: str, nodes: Sequence[Node]) -> int:
         """As `edit.remove_dead`; those that stay because they are protected are counted as declined."""
@@ -102,6 +119,10 @@ class Context:
             if self.edit.protects(node):
                 self.decline(by, node, "it is protected")
         return self.edit.remove_dead(by, nodes)
+
+    def position(self, node: Node) -> int:
+        """A number by which nodes of one graph are in order; it holds until the next rewrite."""
+        return self.edit.ranks.of(node._raw)
 
     def ignores(self, by: str) -> bool:
         """Whether the user does not want the rewrites of this name."""
@@ -193,7 +214,8 @@ class Pass(ABC):
 
     `name`: how `-p` calls it. `requires`: passes that must have run before; they are added where
     they are missing. `settles`: whether running it again on its own result changes nothing, so that
-    the pipeline may repeat it until nothing changes at all. `rewrites`: what it does to the graph besides
+    the pipeline may repeat it until nothing changes at all. `last`: it makes operators that other passes do not know,
+    so that it runs when all of them are done, wherever it stands. `rewrites`: what it does to the graph besides
     applying rules: the full name of each kind of rewrite, as in the journal (`mine.merge`, or `mine` alone), with a
     sentence that says what it does. They are listed with the rules, and can be ignored by name.
     """
@@ -201,6 +223,7 @@ class Pass(ABC):
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     settles: ClassVar[bool] = True
+    last: ClassVar[bool] = False
     rewrites: ClassVar[Mapping[str, str]] = {}
     accuracy: ClassVar[Accuracy] = Accuracy.CLOSE
 

@@ -76,6 +76,7 @@ class Pipeline:
                     self.before_lossy(model)
                     lossless = False
                 self._run_group(group, model, editor, journal)
+            self._run_last(model, editor, journal)
         except StopRewriting:
             journal.stopped = True
         return journal
@@ -96,6 +97,8 @@ class Pipeline:
         """
         groups: list[list[Pass]] = []
         for item in self.passes:
+            if item.last:
+                continue
             if item.settles and groups and groups[-1][0].settles:
                 groups[-1].append(item)
             else:
@@ -103,6 +106,16 @@ class Pipeline:
         if len(groups) > 1 and groups[0][0].settles and not groups[-1][0].settles:
             groups.append(groups[0])
         return groups
+
+    def _run_last(self, model: Model, editor: Editor, journal: Journal) -> None:
+        """Run the passes that come behind all others; if they did something, the first group is tidied up again."""
+        last = [item for item in self.passes if item.last]
+        before = editor.ordinal
+        if last:
+            self._run_group(last, model, editor, journal)
+        first = next(iter(self._groups()), [])
+        if editor.ordinal > before and first and first[0].settles:
+            self._run_group([*first, *last], model, editor, journal)
 
     def _run_group(self, group: list[Pass], model: Model, editor: Editor, journal: Journal) -> None:
         quiet = 0  # passes in a row that changed nothing; a whole group of them has settled

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 from collections.abc import Iterator
 
-__all__ = ["paused_gc"]
+__all__ = ["collect_if_grown", "paused_gc"]
+
+_GROWTH = 1.5  # of the blocks of memory that Python objects take
+_left: list[int] = []  # how many there were after the last collection, or at the first call
+
+
+def collect_if_grown() -> None:
+    """Free the graphs of earlier runs, if there is much that could be freed.
+
+    Graphs are full of cycles, and `paused_gc` makes old objects of them, which the collector looks at too seldom for a
+    process that optimizes one model after the other.
+    """
+    blocks = sys.getallocatedblocks()
+    if not _left:
+        _left.append(blocks)
+    elif blocks > _GROWTH * _left[0]:
+        gc.collect()
+        _left[0] = sys.getallocatedblocks()
 
 
 @contextlib.contextmanager

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as oir
 
+from graphopt.ir.bodies import nodes_within, reads
 from graphopt.ir.draft import Change, Decline, Draft
 from graphopt.ir.facts import provably_equal
+from graphopt.ir.refresh import refresh
 from graphopt.ir.value import FUNCTION_BODY, bodies_of, count_uses
 
 if TYPE_CHECKING:
@@ -29,13 +31,20 @@ def apply(editor: Editor, draft: Draft) -> Change:
     renames = _plan_outputs(editor, draft)
     if editor.protection is not None:
         editor.protection.check(editor, draft, renames)
+    if draft.constants and _is_function_body(draft.graph):
+        _make_constants_nodes(draft)
     anchor = _place(editor, draft)
 
-    _attach_constants(draft)
+    for value in draft.constants:
+        draft.graph.initializers.add(value)
     _insert(editor, draft, anchor)
     for domain in {node.domain for node in draft.nodes} - {""}:
         editor.model.facts.import_domain(domain, draft.graph)
+    known = {} if draft.same_type else {new: editor.model.facts.fact(old) for old, new in draft.replaced}
     before, moved = _redirect(draft)
+    if known or any(new.const_value is not None for _, new in draft.replaced):
+        moved += refresh(editor.model, draft.replaced, known)
+    moved += [inner for node in draft.nodes if node.attributes for inner in nodes_within(node)]
     _rename(editor, draft, renames)
     _describe(draft)
     removed, freed, lonelier = _sweep(editor, _candidates(draft, before))
@@ -88,6 +97,15 @@ def _dims(shape: tuple[object, ...] | None) -> str:
     return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
 
 
+def detach(node: oir.Node) -> list[oir.Node]:
+    """Let a node that comes to nothing, and those in its bodies, read nothing; returns them."""
+    nodes = [node, *nodes_within(node)]
+    for item in nodes:
+        for i in range(len(item.inputs)):
+            item.replace_input_with(i, None)
+    return nodes
+
+
 def _prune(draft: Draft) -> None:
     """Drop new nodes and constants that nothing of the change reads."""
     wanted = {new for _, new in draft.replaced} | {new for _, _, new in draft.inputs}
@@ -96,8 +114,7 @@ def _prune(draft: Draft) -> None:
         if any(o in wanted or count_uses(o) for o in node.outputs):
             kept.append(node)
         else:
-            for i in range(len(node.inputs)):
-                node.replace_input_with(i, None)
+            detach(node)
     draft.nodes = kept[::-1]
     draft.constants = [c for c in draft.constants if c in wanted or count_uses(c)]
 
@@ -134,7 +151,8 @@ def _identity(editor: Editor, draft: Draft, old: oir.Value, new: oir.Value) -> o
         raise Decline("a graph output keeps its name, so the Identity that gives it stays")
     node = oir.node("Identity", [new])
     draft.nodes.append(node)
-    editor.model.facts.copy(old, node.outputs[0])
+    known = old if draft.same_type or editor.model.facts.shape(new) is None else new  # of which more may be known
+    editor.model.facts.copy(known, node.outputs[0])
     return node.outputs[0]
 
 
@@ -145,8 +163,8 @@ def _place(editor: Editor, draft: Draft) -> oir.Node | None:
     ranks, mine = editor.ranks, set(draft.nodes)
     latest = 0
     for node in draft.nodes:
-        for value in node.inputs:
-            producer = None if value is None else value.producer()
+        for value in reads(node):
+            producer = value.producer()
             if producer is not None and producer not in mine and producer.graph is draft.graph:
                 latest = max(latest, ranks.of(producer))
     anchor = draft.anchor
@@ -192,12 +210,8 @@ def _ancestor(editor: Editor, node: oir.Node, graph: oir.Graph) -> oir.Node | No
     return current
 
 
-def _attach_constants(draft: Draft) -> None:
-    """Constants become initializers; a function's body has none, so there they become Constant nodes."""
-    if not _is_function_body(draft.graph):
-        for value in draft.constants:
-            draft.graph.initializers.add(value)
-        return
+def _make_constants_nodes(draft: Draft) -> None:
+    """A function's body has no initializers: constants become Constant nodes there."""
     for value in draft.constants:
         node = oir.node("Constant", [], {"value": value.const_value})
         node.outputs[0].name = value.name
@@ -207,6 +221,7 @@ def _attach_constants(draft: Draft) -> None:
         draft.replaced = [(o, node.outputs[0] if n is value else n) for o, n in draft.replaced]
         draft.inputs = [(r, i, node.outputs[0] if n is value else n) for r, i, n in draft.inputs]
         draft.nodes.insert(0, node)
+    draft.constants = []
 
 
 def _is_function_body(graph: oir.Graph) -> bool:

@@ -79,6 +79,10 @@ class Constants:
         return found
 
     def _read_sample(self, value: oir.Value, tensor: oir.TensorProtocol) -> tuple[bytes, ...]:
+        if tensor.nbytes <= 3 * _SAMPLE:  # the whole of it, which is kept for other questions
+            array = self.array(value)
+            assert array is not None, "a tensor has content"
+            return (array.tobytes(),)
         places = (0, tensor.nbytes // 2, max(0, tensor.nbytes - _SAMPLE))
         if isinstance(tensor, SpanTensor):
             return tuple(tensor.peek(start, _SAMPLE) for start in places)
@@ -86,6 +90,20 @@ class Constants:
         assert array is not None, "a tensor has content"
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         return tuple(data[start : start + _SAMPLE].tobytes() for start in places)
+
+    def excerpt(self, value: oir.Value, pieces: int, length: int) -> Array | None:
+        """Elements of a constant from evenly spaced places, or all of them if that is no more; one axis."""
+        tensor = self.tensor(value)
+        if tensor is None or tensor.dtype == oir.DataType.STRING or tensor.dtype.bitwidth < 8:
+            return None
+        count = math.prod(sizes(tensor))
+        if count <= pieces * length or not isinstance(tensor, SpanTensor):
+            array = self.array(value)
+            assert array is not None, "a tensor has content"
+            return array.reshape(-1)[:: max(1, count // (pieces * length))]
+        width, dtype = tensor.dtype.bitwidth // 8, tensor.dtype.numpy()
+        starts = [k * (count - length) // max(1, pieces - 1) for k in range(pieces)]
+        return np.frombuffer(b"".join(tensor.peek(start * width, length * width) for start in starts), dtype)
 
     def splat(self, value: oir.Value) -> Any:
         found = self._splats.get(value)
@@ -122,6 +140,10 @@ def sizes(tensor: oir.TensorProtocol) -> tuple[int, ...]:
 
 
 def _of_constant(node: oir.Node) -> oir.TensorProtocol | None:
+    attr = node.attributes.get("value")
+    if attr is not None and not attr.is_ref():
+        tensor: oir.TensorProtocol = attr.value
+        return tensor
     for name, dtype in (
         ("value_float", np.float32),
         ("value_floats", np.float32),
@@ -131,9 +153,6 @@ def _of_constant(node: oir.Node) -> oir.TensorProtocol | None:
         attr = node.attributes.get(name)
         if attr is not None:
             return None if attr.is_ref() else oir.Tensor(np.asarray(attr.value, dtype))
-    attr = node.attributes.get("value")
-    if attr is not None and not attr.is_ref():
-        return attr.as_tensor()
     for name in ("value_string", "value_strings"):
         attr = node.attributes.get(name)
         if attr is not None and not attr.is_ref():

@@ -18,7 +18,7 @@ CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 def bodies(node: oir.Node) -> list[oir.Graph]:
     """The graphs in a node's attributes."""
     found: list[oir.Graph] = []
-    for attr in node.attributes.values():
+    for attr in node.attributes.data.values():
         if attr.type not in _HOLDS_BODIES:
             continue
         if attr.type == oir.AttributeType.GRAPH and not attr.is_ref():

@@ -117,10 +117,19 @@ class Dim:
         """Whether every symbol in it is a size, that is, cannot be negative."""
         return all(symbol.size for monomial, _ in self._terms for symbol in monomial)
 
+    def at_least(self, bound: int) -> bool:
+        """Whether it is `bound` or more for all sizes that its symbols can have."""
+        return at_least(self, bound)
+
     @property
     def is_symbol(self) -> bool:
         """Whether this is one symbol alone."""
         return len(self._terms) == 1 and self._terms[0][1] == 1 and len(self._terms[0][0]) == 1
+
+    @property
+    def terms(self) -> tuple[tuple[int, tuple[Dim, ...]], ...]:
+        """The sum that this is: for each term its number, and the symbols it is multiplied by, none for the last."""
+        return tuple((factor, tuple(Dim((((s,), 1),)) for s in monomial)) for monomial, factor in self._terms)
 
     @property
     def is_anonymous(self) -> bool:

@@ -165,7 +165,7 @@ class Dump:
 
     def tensor(self, out: onnx.TensorProto, tensor: ir.TensorProtocol, name: str | None, initializer: bool) -> None:
         """Write one tensor; initializers bear the name of their value."""
-        raw = tensor.raw if isinstance(tensor, serde.TensorProtoTensor) else None
+        raw = tensor.raw if issubclass(type(tensor), serde.TensorProtoTensor) else None
         large = tensor_bytes(tensor) > SMALL
         if raw is not None and not (large and raw.HasField("raw_data")):
             out.CopyFrom(raw)  # typed fields stay typed

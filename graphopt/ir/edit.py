@@ -6,154 +6,17 @@ all. Each commit gets the next ordinal of the run, and its nodes say who made th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import onnx_ir as oir
 
-from graphopt.ir.commit import apply
 from graphopt.ir.draft import Change, Decline, Draft, StopRewriting
-from graphopt.ir.facts import Inconsistent
 from graphopt.ir.model import Model
 from graphopt.ir.protect import Protection
 from graphopt.ir.ranks import Ranks
+from graphopt.ir.rewrite import Rewrite
 from graphopt.ir.takeover import take_over
 from graphopt.ir.value import Node, Value, bodies_of
-
-
-class Rewrite:
-    """One change under construction; made by `Editor.rewrite`, committed when its `with` block ends."""
-
-    def __init__(self, editor: Editor, draft: Draft) -> None:
-        self._editor = editor
-        self._model = editor.model
-        self._draft = draft
-
-    def __enter__(self) -> Rewrite:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.commit()
-        else:
-            self.rollback()
-
-    def constant(self, array: np.ndarray | oir.TensorProtocol, like: str = "constant") -> Value:
-        """A new initializer that holds `array` (any shape; its dtype is kept), named after `like`."""
-        tensor: oir.TensorProtocol
-        if isinstance(array, np.ndarray):
-            tensor = oir.Tensor(np.ascontiguousarray(array).reshape(array.shape))
-        else:
-            tensor = array
-        value = oir.Value(name=self._editor.fresh_name(like), const_value=tensor)
-        value.type = oir.TensorType(tensor.dtype)
-        value.shape = oir.Shape(tensor.shape.numpy())
-        self._draft.constants.append(value)
-        self._model.facts.add_constant(value)
-        return Value(self._model, value)
-
-    def node(
-        self,
-        op: str,
-        inputs: Sequence[Value | None],
-        attrs: dict[str, Any] | None = None,
-        *,
-        domain: str = "",
-        outputs: int = 1,
-        assume: Value | Sequence[Value | None] | None = None,
-    ) -> tuple[Value, ...]:
-        """A new node; returns its outputs, with types and shapes inferred.
-
-        `assume`: for an operator without a schema, the value whose dtype and shape its output has, or one for each
-        of its outputs.
-        Raises `Decline` if the operator does not exist at the model's opset or refuses the inputs.
-        """
-        given = {k: v for k, v in (attrs or {}).items() if v is not None}
-        operands = [None if v is None else v._raw for v in inputs]
-        while operands and operands[-1] is None:
-            operands.pop()  # an optional input at the end is left out by not being there
-        raw = oir.node(op, operands, given, domain=domain, num_outputs=outputs)
-        self._draft.nodes.append(raw)
-        facts = self._model.facts
-        alike = [assume] if isinstance(assume, Value) else assume
-        types = None if alike is None else [
-            (None, None) if v is None else (facts.dtype(v._raw), facts.shape(v._raw)) for v in alike
-        ]
-        try:
-            facts.infer(raw, graph=self._draft.graph, assume=types)
-        except Inconsistent as reason:
-            raise Decline(str(reason)) from None
-        return tuple(Value(self._model, v) for v in raw.outputs)
-
-    def adopt(
-        self,
-        nodes: Sequence[oir.Node],
-        constants: Sequence[oir.Value] = (),
-        *,
-        assume: Mapping[oir.Value, Value] | None = None,
-    ) -> None:
-        """Take nodes, in topological order, and initializers that another library made; all get names of their own.
-
-        `assume`: for outputs of operators without a schema, the values whose dtype and shape they have.
-        Raises `Decline` as `node` does.
-        """
-        facts = self._model.facts
-        for value in constants:
-            value.name = self._editor.fresh_name(value.name or "constant")
-            tensor = value.const_value
-            if tensor is None:
-                raise Decline("a new initializer has no content")
-            value.type, value.shape = oir.TensorType(tensor.dtype), oir.Shape(tensor.shape.numpy())
-            self._draft.constants.append(value)
-            facts.add_constant(value)
-        self._draft.nodes.extend(nodes)
-        for raw in nodes:
-            raw.name = None
-            types = [None if assume is None or v not in assume else assume[v]._raw for v in raw.outputs]
-            try:
-                facts.infer(
-                    raw,
-                    graph=self._draft.graph,
-                    assume=[(None, None) if v is None else (facts.dtype(v), facts.shape(v)) for v in types],
-                )
-            except Inconsistent as reason:
-                raise Decline(str(reason)) from None
-            for output in raw.outputs:
-                output.name = None
-
-    def replace(self, old: Value, new: Value) -> None:
-        """Let everybody who reads `old` read `new`; what nobody reads any longer is removed."""
-        self._draft.replaced.append((old._raw, new._raw))
-
-    def set_input(self, node: Node, index: int, value: Value) -> None:
-        """Let one input of one node read `value`."""
-        self._draft.inputs.append((node._raw, index, value._raw))
-
-    def commit(self) -> Change:
-        """Check and apply. Raises `Decline`, and leaves the graph as it was, if the change cannot be made."""
-        try:
-            self._editor.check_wanted(self._draft.by)
-            self._editor.proposed(self._draft)
-            change = apply(self._editor, self._draft)
-        except BaseException:
-            self.rollback()
-            raise
-        self._editor.committed(change)
-        return change
-
-    def rollback(self) -> None:
-        """Forget the change; nothing of it was visible in the graph."""
-        facts = self._model.facts
-        for node in self._draft.nodes:
-            for i in range(len(node.inputs)):
-                node.replace_input_with(i, None)
-            for output in node.outputs:
-                facts.forget(output)
-        for value in self._draft.constants:
-            facts.forget(value)
-        self._draft.nodes.clear()
-        self._draft.constants.clear()
 
 
 class Editor:
@@ -215,12 +78,15 @@ class Editor:
         `same_type=False` allows a replacement of another dtype or shape, which only a pass that
         adapts all readers itself may ask for.
         """
+        return self.begin(by, at._raw, tuple([n._raw for n in sources]) or (at._raw,), same_type=same_type)
+
+    def begin(self, by: str, at: oir.Node, sources: Sequence[oir.Node], *, same_type: bool = True) -> Rewrite:
+        """`rewrite`, of nodes as `onnx_ir` has them."""
         if self.stop_after is not None and self.ordinal >= self.stop_after:
             raise StopRewriting
-        graph = at._raw.graph
-        assert isinstance(graph, oir.Graph), f"{at!r} is not part of a graph"
-        nodes = tuple(n._raw for n in sources) or (at._raw,)
-        self.begun = Draft(by, at._raw, graph, nodes, same_type)
+        graph = at.graph
+        assert type(graph) is oir.Graph, f"{at!r} is not part of a graph"
+        self.begun = Draft(by, at, graph, sources, same_type)
         return Rewrite(self, self.begun)
 
     def replace_all(self, by: str, make: Callable[[oir.Model], oir.Model]) -> Change | None:
@@ -267,6 +133,8 @@ class Editor:
     def drop_unused_functions(self) -> None:
         """Remove local functions that no node calls, directly or through another function."""
         functions = self.model.ir.functions
+        if not functions:
+            return
         called: set[tuple[str, str, str]] = set()
         pending = [self.model.ir.graph]
         while pending:
@@ -325,6 +193,8 @@ class Editor:
         self._suffix[like] = count
         names.add(name)
         return name
+
+
 
 def _all_names(model: Model) -> set[str]:
     """Names of all values and nodes, in every graph: a new name must not shadow one of an outer scope."""

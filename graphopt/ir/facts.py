@@ -13,7 +13,7 @@ import onnx
 import onnx.defs
 import onnx_ir as oir
 
-from graphopt.ir import control, shapes
+from graphopt.ir import contributed, control, shapes
 from graphopt.ir.constants import Constants, sizes
 from graphopt.ir.dims import Dim, Shape, provably_equal, static
 from graphopt.ir.fast import fast_types
@@ -43,12 +43,14 @@ class Facts:
         from graphopt.ir.initial import infer_everything
 
         self.model = model
+        self._functions = model.functions
         self.problems: list[str] = []
         self._malformed: set[oir.Node] = set()
         self._well_formed: set[tuple[str, str, int, int]] = set()  # kinds of nodes without attributes, seen and fine
         self.translator = Translator()
         self._facts: dict[oir.Value, Fact] = {}
-        self._imports: dict[oir.Graph, MutableMapping[str, int]] = {model.graph: model.opset_imports}
+        self._main_imports = model.opset_imports
+        self._imports: dict[oir.Graph, MutableMapping[str, int]] = {model.graph: self._main_imports}
         # Before IR version 4 every initializer had to be a graph input too, and none could be overridden.
         self._constants = Constants(overridable=model.ir_version >= 4)
         self._symbolic = ShapeValues(self)
@@ -89,6 +91,10 @@ class Facts:
     def sample(self, value: oir.Value) -> tuple[bytes, ...] | None:
         """A few bytes of a constant, by which most different ones are told apart without reading them."""
         return self._constants.sample(value)
+
+    def excerpt(self, value: oir.Value, pieces: int, length: int) -> Array | None:
+        """Up to `pieces` times `length` elements of a constant, as an array of one axis; the others are not read."""
+        return self._constants.excerpt(value, pieces, length)
 
     def splat(self, value: oir.Value) -> Any:
         """The NumPy scalar that every element of a constant equals bit for bit, else None.
@@ -140,9 +146,11 @@ class Facts:
         return self._version(node, None) if node.domain == "" else None
 
     def _version(self, node: oir.Node, graph: oir.Graph | None) -> int | None:
-        if node in self._malformed or (self.model.functions and node.op_identifier() in self.model.functions):
+        if len(self._imports) == 1 and not self._malformed and not self._functions:  # no bodies: what is asked most
+            return self._main_imports.get(node.domain)
+        if node in self._malformed or (self._functions and node.op_identifier() in self._functions):
             return None
-        return self._imports_of(graph or node).get(node.domain)
+        return self._imports_of(node if graph is None else graph).get(node.domain)
 
     def look_over(self, node: oir.Node) -> None:
         """Treat a node that its operator's schema does not allow as one of which nothing is known."""
@@ -172,12 +180,16 @@ class Facts:
         self.problems.append(f"{node.name or node.op_type}: {reason}")
 
     def _imports_of(self, where: oir.Graph | oir.Node | None) -> Mapping[str, int]:
-        graph = where.graph if isinstance(where, oir.Node) else where
+        graph: oir.Graph | None = where.graph if type(where) is oir.Node else where  # type: ignore[assignment]
         return self._imports.get(graph, self.model.opset_imports) if graph is not None else self.model.opset_imports
 
     def register(self, graph: oir.Graph, imports: MutableMapping[str, int]) -> None:
         """Let the opsets of `graph`, a body or function, be `imports`; they are looked up anew each time."""
         self._imports[graph] = imports
+
+    def imports(self, graph: oir.Graph) -> MutableMapping[str, int]:
+        """The opsets in force in a graph."""
+        return self._imports.get(graph, self.model.opset_imports)
 
     def import_domain(self, domain: str, graph: oir.Graph) -> None:
         """See to it that a graph imports a domain whose operators are nowhere described; as version 1, if it is new."""
@@ -220,6 +232,10 @@ class Facts:
         """Give `new` the type of `old`."""
         self._facts[new] = self.fact(old)
 
+    def forget_elements(self, value: oir.Value) -> None:
+        """Work out anew what the elements of `value` are, when they are asked for."""
+        self._symbolic.forget(value)
+
     def forget(self, value: oir.Value) -> None:
         """Drop all that is known of a value that leaves the model."""
         self._facts.pop(value, None)
@@ -232,38 +248,46 @@ class Facts:
 
     # -- inference of one node -----------------------------------------------------------------------------
 
-    def outputs(self, node: oir.Node, graph: oir.Graph | None = None, *, native: bool = True) -> list[Fact]:
+    def outputs(
+        self, node: oir.Node, graph: oir.Graph | None = None, *, native: bool = True, quick: bool = True
+    ) -> list[Fact]:
         """The types of a node's outputs, as its inputs determine them. Raises `Inconsistent`.
 
-        `native`: ask onnx's own inference too, and not only the exact rules for symbolic sizes.
+        `native`: ask onnx's own inference too, and not only the exact rules for symbolic sizes. `quick`: leave it out
+        where the answer is plain, at the price of not noticing operands that do not fit.
         """
         nothing = [_UNKNOWN] * len(node.outputs)
-        if node in self._malformed:
+        if node in self._malformed or (self._functions and node.op_identifier() in self._functions):
             return nothing
-        if self.model.functions and node.op_identifier() in self.model.functions:
-            return nothing
-        imports = self._imports_of(graph or node)
+        imports = self._imports_of(node if graph is None else graph)
         version = imports.get(node.domain)
         schema = None if version is None else lookup(node.domain, node.op_type, version)
         if schema is None or version is None:
             reason = refusal(node.domain, node.op_type, version)
             if reason is not None:
                 raise Inconsistent(reason)
-            return nothing
+            return self._contributed(node, version or 1) if node.domain == contributed.DOMAIN else nothing
         if node.op_type in control.CONTROL_FLOW and node.domain == "":
             return control.outputs(node, self.fact, self.translator, self._condition(node))
-        if any(attr.is_ref() for attr in node.attributes.values()):
+        if node.attributes and any(attr.is_ref() for attr in node.attributes.data.values()):
             return nothing
         inputs = [_UNKNOWN if v is None else self.fact(v) for v in node.inputs]
-        quick = fast_types(node, version, inputs)
-        if quick is not None:
-            return quick
+        plain = fast_types(node, version, inputs, _Site(self, node, version)) if quick else None
+        if plain is not None:
+            return plain
         found = self._native(node, schema, inputs, imports) if native else nothing
         if node.domain != "":
             return found
         if misjudged(node.op_type, version):
             found = [fact._replace(shape=None) for fact in found]
         return self._refined(node, version, found)
+
+    def _contributed(self, node: oir.Node, version: int) -> list[Fact]:
+        found = contributed.output_shapes(node.op_type, _Site(self, node, version))
+        if found is None or found[0] >= len(node.inputs) or (typed := node.inputs[found[0]]) is None:
+            return [_UNKNOWN] * len(node.outputs)
+        dtype, known = self.dtype(typed), found[1]
+        return [Fact(dtype, known[i] if i < len(known) else None) for i in range(len(node.outputs))]
 
     def _condition(self, node: oir.Node) -> bool | None:
         """The condition of an If, where constants and shapes determine it."""
@@ -346,6 +370,15 @@ class _Site:
     def attr(self, name: str, default: Any = None) -> Any:
         attr = self._node.attributes.get(name)
         return default if attr is None else attr.value
+
+    def partners(self) -> list[Shape]:
+        found: list[Shape] = []
+        for use in self._node.outputs[0].uses():
+            reader = use.node
+            if reader.graph is self._node.graph and reader.op_type in shapes.BROADCASTING and reader.domain == "":
+                others = [v for i, v in enumerate(reader.inputs) if v is not None and i != use.idx]
+                found += [shape for shape in map(self._facts.shape, others) if shape is not None]
+        return found
 
     def _value(self, index: int) -> oir.Value | None:
         return self._node.inputs[index] if index < self.inputs else None

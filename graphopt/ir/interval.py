@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from graphopt.ir.value import Node, Value
+from graphopt.ir.value import DType, Node, Value
 
 Interval = tuple[float, float]
 _EVERYTHING = (-math.inf, math.inf)
 _MAX_DEPTH = 16  # operators that are looked back through
+_STEPS: dict[DType, type[np.floating[Any]]] = {
+    DType.FLOAT16: np.float16, DType.FLOAT: np.float32, DType.DOUBLE: np.float64,
+}  # fmt: skip
 
 # What these give lies within the bounds, whatever they are given.
 _ALWAYS: dict[str, Interval] = {
@@ -29,6 +33,11 @@ _CHOOSES_OF_ALL: dict[str, Callable[[list[Interval]], Interval]] = {
     "Concat": lambda found: (min(low for low, _ in found), max(high for _, high in found)),
     "Max": lambda found: (max(low for low, _ in found), max(high for _, high in found)),
     "Min": lambda found: (min(low for low, _ in found), min(high for _, high in found)),
+}
+_ARITHMETIC: dict[str, Callable[[Interval, Interval], Interval]] = {
+    "Add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    "Sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
+    "Mul": lambda a, b: _bounds([x * y for x in a for y in b]),
 }
 
 
@@ -59,7 +68,58 @@ def _of_value(value: Value, depth: int, known: dict[Value, Interval]) -> Interva
         return _of_clip(node, depth, known)
     if node.op in _CHOOSES_OF_ALL:
         return _CHOOSES_OF_ALL[node.op]([_of(v, depth - 1, known) for v in node.inputs])
+    if node.op == "Where":
+        return _CHOOSES_OF_ALL["Concat"]([_of(v, depth - 1, known) for v in node.inputs[1:]])
+    if node.op == "Trilu":
+        low, high = _of(node.inputs[0], depth - 1, known)
+        return min(low, 0.0), max(high, 0.0)
+    if node.op == "ConstantOfShape":
+        return _of_filling(node)
+    if node.op == "Cast":
+        return _of_cast(value, node, depth, known)
+    if node.op in _ARITHMETIC and value.dtype is not None and value.dtype.is_floating_point():
+        a, b = (_of(v, depth - 1, known) for v in node.inputs)
+        return _rounded(_ARITHMETIC[node.op](a, b), value)
     return _of(node.inputs[0], depth - 1, known) if node.op in _CHOOSES else _of_dtype(value)
+
+
+def _of_filling(node: Node) -> Interval:
+    filling = node.attr("value")
+    if filling is None:
+        return 0.0, 0.0
+    array = np.asarray(filling.numpy()) if hasattr(filling, "numpy") else np.zeros(0)
+    if array.size != 1 or array.dtype.kind not in "biuf" or np.isnan(array).any():
+        return _EVERYTHING
+    return float(array.item()), float(array.item())
+
+
+def _of_cast(value: Value, node: Node, depth: int, known: dict[Value, Interval]) -> Interval:
+    source = node.inputs[0]
+    before = None if source is None else source.dtype
+    if value.dtype is None or before is None or not value.dtype.is_floating_point():
+        return _of_dtype(value)  # integers wrap around, and what is not zero is true
+    found = (0.0, 1.0) if before == DType.BOOL else _of(source, depth - 1, known)
+    return _rounded(found, value)
+
+
+def _bounds(ends: list[float]) -> Interval:
+    """The least and the largest of the products of ends; 0 · ∞ as an end stands for finite numbers times 0."""
+    finite = [0.0 if math.isnan(x) else x for x in ends]
+    return min(finite), max(finite)
+
+
+def _rounded(found: Interval, value: Value) -> Interval:
+    """Bounds of results rounded to the dtype of `value`: one step wider, unless the dtype has these numbers exactly."""
+    if value.dtype not in _STEPS or any(math.isnan(x) for x in found):
+        return _EVERYTHING
+    kind = _STEPS[value.dtype]
+    with np.errstate(over="ignore"):
+        low, high = float(kind(found[0])), float(kind(found[1]))
+    if low != found[0]:
+        low = float(np.nextafter(kind(low), kind(-math.inf)))
+    if high != found[1]:
+        high = float(np.nextafter(kind(high), kind(math.inf)))
+    return low, high
 
 
 def _of_constant(value: Value) -> Interval:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as oir
@@ -24,25 +25,24 @@ class Model:
     def __init__(self, ir: oir.Model, source: Source | None = None) -> None:
         self.ir = ir
         self.source = source
-        self._facts: Facts | None
         self.dead_graphs: set[oir.Graph]
         self.holders: dict[oir.Graph, oir.Node | None]
+        self._operators: dict[oir.Graph, set[str]]
         self.reset()
 
     def reset(self) -> None:
         """Forget all that was derived from the graph, because there is another one."""
-        self._facts = None
+        self.__dict__.pop("facts", None)
         self.dead_graphs = set()
         self.holders = _holders(self.ir)
+        self._operators = {}
         for function in self.ir.functions.values():
             function.graph.meta[FUNCTION_BODY] = True
 
-    @property
+    @cached_property
     def facts(self) -> Facts:
         """Types, shapes and constants; inferred at the first use, kept up to date afterwards."""
-        if self._facts is None:
-            self._facts = Facts(self.ir, self.source.proto if self.source else None)
-        return self._facts
+        return Facts(self.ir, self.source.proto if self.source else None)
 
     @property
     def main(self) -> Graph:
@@ -59,12 +59,22 @@ class Model:
         return [graph for graph in self.holders if graph not in dead]
 
     def adopt(self, node: oir.Node) -> None:
-        """Take note of the bodies of a node that is new in the model."""
+        """Take note of the operator and the bodies of a node that is new in the model."""
+        known = self._operators.get(node.graph) if isinstance(node.graph, oir.Graph) else None
+        if known is not None:
+            known.add(node.op_type)
         pending = [(body, node) for body in bodies_of(node)]
         while pending:
             graph, holder = pending.pop()
             self.holders[graph] = holder
             pending.extend((body, inner) for inner in graph for body in bodies_of(inner))
+
+    def may_have(self, graph: oir.Graph, ops: Collection[str]) -> bool:
+        """Whether a graph has, or had, a node that is one of these operators: nobody need look for them otherwise."""
+        known = self._operators.get(graph)
+        if known is None:
+            known = self._operators[graph] = {node.op_type for node in graph}
+        return not known.isdisjoint(ops)
 
     def opset(self, domain: str = "") -> int:
         """The imported version of an operator set, 0 if the model does not import it."""
@@ -106,7 +116,7 @@ class Model:
         for graph in self.raw_graphs():
             total += sum(int(v.const_value.nbytes) for v in graph.initializers.values() if v.const_value is not None)
             for node in graph:
-                for attr in node.attributes.values():
+                for attr in node.attributes.data.values():  # itself no dict, it is slow to go through
                     if attr.type == oir.AttributeType.TENSOR and not attr.is_ref():
                         total += int(attr.value.nbytes)
         return total

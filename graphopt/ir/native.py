@@ -21,6 +21,12 @@ _NAMELESS = frozenset({
 })
 
 
+def is_nameless(name: str) -> bool:
+    """Whether an exporter writes this for a size that has no name."""
+    return name.lower() in _NAMELESS
+
+
+
 class Fact(NamedTuple):
     """What is known of a value's type. `proto` is kept for what is no tensor (sequences, optionals, maps)."""
 
@@ -110,7 +116,7 @@ class Translator:
         for i, dim in enumerate(tensor.shape.dim):
             if dim.HasField("dim_value") and dim.dim_value >= 0:
                 sizes.append(dim.dim_value)
-            elif dim.dim_param and dim.dim_param.lower() not in _NAMELESS:
+            elif dim.dim_param and not is_nameless(dim.dim_param):
                 sizes.append(Dim.symbol(dim.dim_param))
             else:
                 sizes.append(axes[i] if axes else self.fresh())

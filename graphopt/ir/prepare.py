@@ -60,6 +60,7 @@ def prepare(source: onnx.ModelProto, translator: Translator) -> Prepared:
                     value.type.tensor_type.ClearField("shape")
     if model.ir_version >= 4:
         _drop_overridable(model.graph)
+    model.ir_version = max(4, model.ir_version)  # before, inference looks at initializers only if they are inputs
     for function in model.functions:
         del function.value_info[:]
         _hide_misjudged(function, functions)

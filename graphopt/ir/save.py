@@ -23,6 +23,7 @@ from graphopt.ir.collector import paused_gc
 from graphopt.ir.dump import Place, dump, tensor_bytes
 from graphopt.ir.files import Replacement, require_writable
 from graphopt.ir.load import Source
+from graphopt.ir.notes import remove_notes
 from graphopt.ir.tensors import FileRef, FileTensor, payload
 from graphopt.ir.wire import Payload, WireError, placeholder, splice, strip
 
@@ -53,6 +54,7 @@ def write_model(
     *,
     source: Source | None = None,
     external: bool | None = None,
+    strip: bool = False,
     check: Callable[[Path], None] = lambda _: None,
 ) -> Written:
     """Save `model` to `path`; an existing file is replaced as the very last step.
@@ -60,11 +62,13 @@ def write_model(
     `check` is called with the finished file before that step; if it raises, nothing is replaced.
 
     `external` puts weights above 1 KiB into a data file beside the model (True) or into the model (False);
-    None keeps it as in `source`. Raises UsageError if the file cannot be written or would pass 2 GB.
+    None keeps it as in `source`. `strip` leaves out descriptions and metadata.
+
+    Raises UsageError if the file cannot be written or would pass 2 GB.
     """
     target = Path(os.path.realpath(path))
     require_writable(target)
-    layout = _layout(model, target, _wish(source, external), external)
+    layout = _layout(model, target, _wish(source, external), external, strip=strip)
     if not layout.data:
         with Replacement(target) as out:
             _write_message(layout, out)
@@ -127,7 +131,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
 class _Layout:
     """Where each payload goes. `level` 0: all inline; 1: initializers external; 2: attributes as well."""
 
-    def __init__(self, model: ir.Model, data_name: str | None, level: int) -> None:
+    def __init__(self, model: ir.Model, data_name: str | None, level: int, *, strip: bool = False) -> None:
         self.data_name = data_name or ""
         self.inline: list[ir.TensorProtocol] = []
         self.data: list[tuple[int, ir.TensorProtocol]] = []
@@ -136,6 +140,8 @@ class _Layout:
         self._offsets: dict[object, int] = {}
         self._key = secrets.token_bytes(16)  # no weight or name can hold it: it is made after them
         self.proto = _dump(model, self._place)
+        if strip:
+            remove_notes(self.proto)
         lengths = [tensor_bytes(tensor) for tensor in self.inline]
         pieces, self.size = splice(self.proto.SerializeToString(deterministic=True), self._key, lengths)
         self.pieces = pieces
@@ -162,11 +168,11 @@ def _wish(source: Source | None, external: bool | None) -> bool:
     return external if external is not None else source is not None and source.external
 
 
-def _layout(model: ir.Model, target: Path, wish: bool, external: bool | None) -> _Layout:
+def _layout(model: ir.Model, target: Path, wish: bool, external: bool | None, *, strip: bool) -> _Layout:
     """The first layout that protobuf can hold."""
     name = _fresh_name(target)
     for level in (1, 2) if wish else (0, 1, 2):
-        layout = _Layout(model, name, level)
+        layout = _Layout(model, name, level, strip=strip)
         if layout.size <= LIMIT:
             return layout
         if external is False:

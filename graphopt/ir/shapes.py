@@ -59,21 +59,31 @@ def _reshape(site: Site) -> Sequence[Shape | None]:
         elif isinstance(size, int):
             result.append(old if size == 0 and copies else size)
         else:
-            # A size that turns out to be 0 copies the old one instead, which is the same only if that is 0 too.
+            # A size that turns out to be 0 copies the old one instead, which is the same only if that is 0 too. There
+            # is none to copy behind the operand's last axis: that would be an error.
+            beyond = copies and shape is not None and i >= len(shape)
             stays = at_least(size, 1) or (at_least(size, 0) and (not copies or _vanishes_with(old, size)))
+            stays = stays or (at_least(size, 0) and (beyond or _is_checked(site, i - len(wanted), old, size)))
             result.append(size if stays else None)
     total = known(shape)
     if total is None or result.count(None) != 1:
         return [tuple(result)]
     at = result.index(None)
     others = product([size for size in result if size is not None])
-    # With -1 the others cannot be 0, or the operator fails; otherwise, or with allowzero, that must be known.
-    if (at == inferred and copies) or at_least(others, 1):
+    # With -1 the others cannot be 0: the operator fails then, and with allowzero the model is not valid, although ONNX
+    # Runtime takes it, and leaves sizes of 0 out on both sides. Without -1 it must be known.
+    if (at == inferred and (copies or _are_among(result, total))) or at_least(others, 1):
         quotient = exact_quotient(product(total), others)
         if quotient is None and isinstance(others, int) and others > 0:
             quotient = product(total) // others
         result[at] = quotient
     return [tuple(result)]
+
+
+def _are_among(wanted: Sequence[Size], sizes: Sequence[int | Dim]) -> bool:
+    """Whether each symbolic size that is wanted is one of the sizes, as often at least."""
+    symbols = [size for size in wanted if isinstance(size, Dim)]
+    return all(symbols.count(size) <= list(sizes).count(size) for size in symbols)
 
 
 def _vanishes_with(size: Size, cause: Dim) -> bool:
@@ -84,6 +94,16 @@ def _vanishes_with(size: Size, cause: Dim) -> bool:
         return True
     quotient = exact_quotient(cause, size)
     return isinstance(quotient, int) and quotient != 0
+
+
+def _is_checked(site: Site, axis: int, copied: Size, size: Dim) -> bool:
+    """Whether the model fails where `size` is 0 and an axis, counted from the end, is `copied` instead.
+
+    It does if somebody adds it to a tensor of that size: 2 or more does not broadcast with 0.
+    """
+    if not isinstance(copied, int) or copied < 2:
+        return False
+    return any(len(shape) >= -axis and shape[axis] == size for shape in site.partners())
 
 
 def _flatten(site: Site) -> Sequence[Shape | None]:

@@ -32,6 +32,9 @@ class Site(Protocol):
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute's value."""
 
+    def partners(self) -> list[Shape]:
+        """The shapes of what elementwise operators of the same graph broadcast the first output with."""
+
 
 def axis_of(axis: int, rank: int) -> int:
     """The axis counted from the front. Raises `IndexError` if it is out of range."""

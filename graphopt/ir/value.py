@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import onnx_ir as oir
 
+from graphopt.ir.draft import Decline
+
 if TYPE_CHECKING:
     from graphopt.ir.dims import Dim
     from graphopt.ir.model import Model
@@ -86,6 +88,13 @@ class Value(_View):
         """A few bytes of a constant, by which most different ones are told apart without reading them."""
         return self._model.facts.sample(self._raw)
 
+    def excerpt(self, pieces: int = 64, length: int = 256) -> np.ndarray | None:
+        """Elements of a constant from `pieces` evenly spaced places, `length` from each, as an array of one axis.
+
+        All elements where that is no more. None for anything but a constant of numbers of at least a byte.
+        """
+        return self._model.facts.excerpt(self._raw, pieces, length)
+
     @property
     def tensor(self) -> Any:
         """The stored tensor of a constant (an `onnx_ir.TensorProtocol`), else None."""
@@ -100,6 +109,13 @@ class Value(_View):
     def symbolic(self) -> tuple[int | Dim, ...] | None:
         """The elements of a small integer tensor, as far as shapes determine them."""
         return self._model.facts.symbolic(self._raw)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Bounds of all elements that are not NaN, as far as the operators that make them tell."""
+        from graphopt.ir.interval import interval  # which reads values itself
+
+        return interval(self)
 
     @property
     def producer(self) -> Node | None:
@@ -192,9 +208,14 @@ class Node(_View):
         return {name: self._python(attr) for name, attr in self._raw.attributes.items()}
 
     def attr(self, name: str, default: Any = None) -> Any:
-        """An attribute's value; if unset, its default in the schema; without one, `default`."""
+        """An attribute's value; if unset, its default in the schema; without one, `default`.
+
+        Raises `Decline` in a function's body for one that each caller of the function sets.
+        """
         attr = self._raw.attributes.get(name)
         if attr is not None:
+            if attr.is_ref():
+                raise Decline(f"the attribute {name} is set by whoever calls the function")
             return self._python(attr)
         schema_default = self._model.facts.default_attr(self._raw, name)
         return default if schema_default is None else schema_default
@@ -265,6 +286,8 @@ class Graph(_View):
     def find(self, *ops: str) -> Iterator[Node]:
         """The nodes that are one of these operators, of any domain, in order; faster than looking at all of `nodes`."""
         model = self._model
+        if not model.may_have(self._raw, ops):
+            return iter(())
         return (Node(model, n) for n in self._raw if n.op_type in ops)
 
     def unread(self) -> list[Node]:
@@ -310,7 +333,7 @@ def count_uses(value: oir.Value) -> int:
 def bodies_of(node: oir.Node) -> list[oir.Graph]:
     """The graphs in a node's attributes, in the attributes' order."""
     found: list[oir.Graph] = []
-    for attr in node.attributes.values():
+    for attr in node.attributes.data.values():  # of the dict itself: the other way takes five times as long
         kind = attr.type
         if kind is _GRAPH and not attr.is_ref():
             found.append(attr.value)

@@ -51,8 +51,7 @@ def apply(rule: Rule[Any], match: Match, editor: Editor, by: str, domains: froze
     if rule.single_use:
         _check_fan_out(match)
     root = Node(model, match.nodes[0])
-    sources = [Node(model, n) for n in match.nodes]
-    rewrite = editor.rewrite(by, at=root, sources=sources)
+    rewrite = editor.begin(by, match.nodes[0], match.nodes)
     try:
         results = _call(rule, match, editor)
         places = [(x, Value(model, old)) for old, x in zip(match.outputs, results, strict=True)]
@@ -72,8 +71,8 @@ def apply(rule: Rule[Any], match: Match, editor: Editor, by: str, domains: froze
 
 
 def _call(rule: Rule[Any], match: Match, editor: Editor) -> tuple[Tensor, ...]:
-    declared = frozenset[str]().union(*(p.constants for p in rule.patterns))
-    arguments = (_argument(match.env.get(p), editor, p in declared) for p in rule.parameters)
+    declared = rule.constants
+    arguments = [_argument(match.env.get(p), editor, p in declared) for p in rule.parameters]
     results = outputs_of(rule.function(*arguments))
     if len(results) != len(match.outputs):
         returned, wanted = _count(len(results), "value"), _count(len(match.outputs), "output")
@@ -85,11 +84,16 @@ def _call(rule: Rule[Any], match: Match, editor: Editor) -> tuple[Tensor, ...]:
 
 
 def _argument(bound: Any, editor: Editor, declared: bool) -> Any:
-    if isinstance(bound, Listed):
-        return [_argument(item, editor, declared) for item in bound]
-    if isinstance(bound, oir.Value):
+    kind = type(bound)  # isinstance is slow on classes that implement a Protocol
+    if kind is oir.Value:
         return Leaf(Value(editor.model, bound), declared=declared)
-    if isinstance(bound, oir.Node):
+    if bound is None or kind is int:
+        return bound
+    if kind is Listed:
+        return [_argument(item, editor, declared) for item in bound]
+    if issubclass(kind, oir.Value):
+        return Leaf(Value(editor.model, bound), declared=declared)
+    if issubclass(kind, oir.Node):
         return Node(editor.model, bound)
     return bound
 

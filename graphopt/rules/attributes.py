@@ -27,8 +27,9 @@ def attribute_contract(expr: OpExpr, note: Note | None) -> Callable[[oir.Node, S
     def match(node: oir.Node, state: State) -> dict[str, Any] | None:
         captured: dict[str, Any] = {}
         facts = state.facts
+        given = node.attributes.data  # a plain dict, and so much faster
         for name, value in wanted:
-            attr = node.attributes.get(name)
+            attr = given.get(name)
             if attr is not None and attr.is_ref():
                 refuse(node, state, "parameter", (name,))
                 return None
@@ -42,7 +43,7 @@ def attribute_contract(expr: OpExpr, note: Note | None) -> Callable[[oir.Node, S
                 refuse(node, state, "attribute", (name, got, expected))
                 return None
         if not more:
-            for name, attr in node.attributes.items():
+            for name, attr in given.items():
                 if name in mentioned:
                     continue
                 default = None if attr.is_ref() else facts.default_attr(node, name)
@@ -60,6 +61,8 @@ def same_attribute(a: Any, b: Any) -> bool:
         return bool(np.float32(a) == np.float32(b))
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(same_attribute(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, int | str) and isinstance(b, int | str):
+        return a == b and isinstance(a, str) == isinstance(b, str)
     if isinstance(a, oir.TensorProtocol) or isinstance(b, oir.TensorProtocol):
         return a is b
     return bool(a == b) and isinstance(a, str) == isinstance(b, str)

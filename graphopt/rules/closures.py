@@ -103,6 +103,7 @@ def _operator(expr: OpExpr, index: int, note: Note | None, again: Repeated) -> C
     count = len(inputs)
     attrs = attribute_contract(expr, note)
     all_orders = orders(expr)
+    any_order = [order for order, _ in all_orders]
     makes = bool(makers(expr))
     leaves = all(i is None or i.leaf for i in inputs)
     settled = leaves and not all(isinstance(i, Var) and not i.const for i in fixed)  # at most one order will fit
@@ -152,7 +153,10 @@ def _operator(expr: OpExpr, index: int, note: Note | None, again: Repeated) -> C
     def possible_orders(node: oir.Node, state: State) -> list[tuple[int, ...]]:
         """The orders in which the operands may fit; none of a local function that has the name of an operator."""
         if note is not None:
-            return [order for order, _ in all_orders]
+            return any_order
+        if len(any_order) == 1:
+            may = not makes or made_by(operators_of(node.inputs), all_orders[0][1])
+            return any_order if may and (domain != "" or state.facts.schema(node) is not None) else []
         key = (id(expr), node)
         known = state.known.get(key)
         if known is None:
@@ -162,7 +166,7 @@ def _operator(expr: OpExpr, index: int, note: Note | None, again: Repeated) -> C
 
     def find_orders(node: oir.Node, state: State) -> list[tuple[int, ...]]:
         if not makes:
-            found = [order for order, _ in all_orders]
+            found = any_order
         else:
             operators = operators_of(node.inputs)
             found = [order for order, wanted in all_orders if made_by(operators, wanted)]

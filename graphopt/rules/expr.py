@@ -191,7 +191,7 @@ class Literal(Tensor):
     """A number, a list of integers or an array written in a rule.
 
     In a pattern a number matches a constant all of whose elements equal it after rounding to the
-    constant's dtype, bit for bit; with `rtol`, within that relative tolerance.
+    constant's dtype, bit for bit; with `rtol`, also within that relative tolerance.
     """
 
     def __init__(self, content: Any, rtol: float | None = None) -> None:

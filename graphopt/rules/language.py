@@ -108,7 +108,7 @@ def _takes(function: Callable[..., Tensor], count: int) -> bool:
 
 
 def approx(value: float, *, rtol: float) -> Tensor:
-    """In a pattern: a constant splat within a relative tolerance of `value`."""
+    """In a pattern: a constant splat within a relative tolerance of `value`, or what its dtype rounds that to."""
     if not isinstance(value, int | float) or not rtol >= 0:
         raise TypeError(f"approx() takes a number and a tolerance, such as rtol=1e-3, not {value!r} and {rtol!r}")
     return Literal(value, rtol)

@@ -22,6 +22,8 @@ _WIDE = {
     DType.BFLOAT16: np.float32,
     DType.FLOAT: np.float64,
 }
+_SMALL = 2.0**-13  # no dtype loses bits to underflow above this
+_LOST = 2.0**-7  # of the size of a number: as much as rounding to bfloat16 costs
 
 
 @dataclass(slots=True)
@@ -159,6 +161,8 @@ class Lowering:
                 array = x.array.astype(x.dtype.numpy())
             if _finite(array) < _finite(x.array):
                 raise Decline(f"a computed constant is too large for {x.dtype.name.lower()}")
+            if x.dtype in _WIDE and _vanishes(x.array, array):
+                raise Decline(f"a computed constant is too small for {x.dtype.name.lower()}")
             self._constants[key] = (x, self._rewrite.constant(array, f"{self._stem}_const"))
         return self._constants[key][1]
 
@@ -171,6 +175,14 @@ def _is_finite(array: np.ndarray) -> bool:
 def _finite(array: np.ndarray) -> int:
     """How many elements are neither infinite nor NaN."""
     return array.size if array.dtype.kind in "biuOSU" else int(np.count_nonzero(np.isfinite(array)))
+
+
+def _vanishes(exact: np.ndarray, rounded: np.ndarray) -> bool:
+    """Whether even the largest element lost its bits to underflow."""
+    sizes = np.abs(exact)
+    i = int(np.argmax(sizes)) if sizes.size else 0
+    largest = float(sizes.flat[i]) if sizes.size else 0.0
+    return 0 < largest < _SMALL and abs(float(rounded.flat[i]) - exact.flat[i]) > _LOST * largest
 
 
 def _attrs(expr: OpExpr) -> dict[str, Any]:

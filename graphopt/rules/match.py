@@ -71,12 +71,15 @@ class Pattern:
         return False
 
     def match(
-        self, facts: Facts, root: oir.Value, accept: Callable[[Match], bool] | None = None
+        self, facts: Facts, root: oir.Value, accept: Callable[[Match], bool] | None = None, *, likely: bool = False
     ) -> Match | None:
-        """The first match whose first output is `root`, and that `accept` agrees to; else None."""
+        """The first match whose first output is `root`, and that `accept` agrees to; else None.
+
+        `likely`: `may_match` has been asked.
+        """
         producer = root.producer()
         assert producer is not None
-        if not self.may_match(producer.op_type, operators_of(producer.inputs)):
+        if not likely and not self.may_match(producer.op_type, operators_of(producer.inputs)):
             return None
         return self._search(State(facts, producer.graph), root, self._root, self._further, accept)
 

@@ -7,6 +7,7 @@ import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, Literal, ParamSpec
 
 from graphopt.errors import RuleError, nearest
@@ -70,6 +71,11 @@ class Rule(Generic[P]):
     def doc(self) -> str:
         """What the rule states, in a sentence."""
         return inspect.getdoc(self.function) or ""
+
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """The parameters that some left side asks to be constants."""
+        return frozenset[str]().union(*(p.constants for p in self.patterns))
 
     @property
     def where(self) -> str:

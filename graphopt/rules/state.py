@@ -88,7 +88,7 @@ def variable(x: Var, note: Note | None) -> Compiled:
 
 
 def literal(x: Literal, note: Note | None) -> Compiled:
-    """The closures of a number: a constant all of whose elements equal it after rounding to its dtype.
+    """The closures of a number: a constant all of whose elements equal it after rounding to its dtype, or nearly so.
 
     Of a list or an array: a constant of that shape with these elements.
     """
@@ -97,8 +97,8 @@ def literal(x: Literal, note: Note | None) -> Compiled:
     rounded: dict[np.dtype[Any], bytes | None] = {}
 
     def equals(splat: Any) -> bool:
-        if rtol is not None:
-            return bool(abs(float(splat) - content) <= rtol * abs(content))
+        if rtol is not None and abs(float(splat) - content) <= rtol * abs(content):
+            return True
         dtype = splat.dtype
         if dtype not in rounded:
             rounded[dtype] = _as_bytes(content, dtype)

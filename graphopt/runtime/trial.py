@@ -1,4 +1,4 @@
-"""Pairs of small models in one call, each model by ONNX Runtime and by onnx's reference evaluator.
+"""Small models and what was made of them, many in one call, each by ONNX Runtime and by onnx's reference evaluator.
 
 Starting a call costs more than running a model of three nodes, so the rule checker sends dozens at a time. What
 one executor does not run becomes an error in its place, and stops none of the others.
@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from graphopt.runtime import reference, session
-from graphopt.runtime.distrust import distrusted, endless
+from graphopt.runtime.distrust import distrusted, endless, foreign, mistaken
 from graphopt.runtime.executor import ExecutorError
 from graphopt.runtime.package import Package, Port
 
@@ -34,19 +34,23 @@ _LINE = 32  # bytes of an entry in the diary
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Two serialized models without external data, and inputs by name for both."""
+    """A serialized model without external data, others that were made of it, and inputs by name for all."""
 
-    models: tuple[bytes, bytes]
+    models: tuple[bytes, ...]
     feeds: Arrays
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What an executor made of a model: the outputs by name, or why there are none; `died`: it ended the process."""
+    """What an executor made of a model: the outputs by name, or why there are none; `died`: it ended the process.
+
+    `ignorant`: it does not have an operator of the model, of another domain than the standard one.
+    """
 
     arrays: Arrays | None = None
     error: str | None = None
     died: bool = False
+    ignorant: bool = False
 
 
 Outcomes = dict[ExecutorName, Outcome]
@@ -54,10 +58,10 @@ Entry = tuple[int, int, ExecutorName]
 """One run: the number of the trial, which of its models, the executor."""
 
 
-def run_trials(trials: Sequence[Trial], dead: Mapping[Entry, Outcome], diary: str) -> list[tuple[Outcomes, Outcomes]]:
+def run_trials(trials: Sequence[Trial], dead: Mapping[Entry, Outcome], diary: str) -> list[tuple[Outcomes, ...]]:
     """Runs in the child: for each trial, what the executors make of its models.
 
-    An executor that does not run the first is not given the second. What is `dead` is known to end the process, and
+    An executor that does not run the first is not given the others. What is `dead` is known to end the process, and
     left out. Each run is first written to the file `diary`: should the process end there, the parent knows where.
     """
     with Path(diary).open("wb", buffering=0) as file:
@@ -67,11 +71,15 @@ def run_trials(trials: Sequence[Trial], dead: Mapping[Entry, Outcome], diary: st
             os.pwrite(file.fileno(), f"{number} {which} {name}".ljust(_LINE).encode(), 0)
             return dead.get(entry) or _run(trials[number].models[which], trials[number].feeds, name)
 
-        found = []
-        for number in range(len(trials)):
+        found: list[tuple[Outcomes, ...]] = []
+        for number, trial in enumerate(trials):
             first = {name: run((number, 0, name)) for name in EXECUTORS}
-            second = {n: run((number, 1, n)) if first[n].arrays is not None else _NOT_RUN for n in EXECUTORS}
-            found.append((first, second))
+            able = [name for name in EXECUTORS if first[name].arrays is not None]
+            others = [
+                {name: run((number, which, name)) if name in able else _NOT_RUN for name in EXECUTORS}
+                for which in range(1, len(trial.models))
+            ]
+            found.append((first, *others))
     return found
 
 
@@ -89,9 +97,11 @@ def _run(model: bytes, feeds: Arrays, name: ExecutorName) -> Outcome:
     package = _package(proto, model)
     try:
         if name == "onnxruntime":
-            if (fault := endless(proto, feeds)) is not None:
+            if (fault := endless(proto, feeds) or mistaken(proto)) is not None:
                 return Outcome(error=fault)
             return Outcome(session.run_once(package, feeds, session.Options(threads=1)))
+        if (domain := foreign(proto)) is not None:
+            return Outcome(error=f"it has no operators of {domain}", ignorant=True)
         if (fault := distrusted(proto)) is not None:
             return Outcome(error=fault)
         with _limited():

@@ -10,20 +10,23 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from graphopt.errors import TargetError, UsageError, nearest
 from graphopt.targets.cpu import multiplies_bytes_exactly
+from graphopt.targets.measured import Measured, read_measured, slowest
 from graphopt.targets.table import QuantTable, check_keys, read_quant_table
 
 __all__ = ["Target", "list_targets", "load_target"]
 
 _FOLDER = Path(__file__).parent
 _KEYS = frozenset(
-    {"name", "title", "domains", "emit", "channel_block", "fast_domains", "notes", "quant", "compiled_by"}
-)
+    {"name", "title", "domains", "emit", "channel_block", "fast_domains", "notes", "quant", "compiled_by",
+     "avoid", "apart", "measured", "idioms"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Target:
     `emit`: suffixes of the files that it loads. `channel_block`: the multiple of channels its kernels are
     built for. `quant`: its Q/DQ placement, None while there is none. `notes`: what a user should know.
     `compiled_by`: the runtime installed here whose compiled graph shows which kernels run; None if there is none.
+    `avoid`: rewrites that do harm there, by their full names, which may be patterns, each with the reason.
+    `apart`: operators that are not merged with equal ones, nor are the constants that they read.
+    `idioms`: names of sequences of operators of which its runtime makes one when it loads a model; they are kept whole.
+    `measured`: what rewrites gain or cost there, by their full names; those that are slower are not made.
     """
 
     name: str
@@ -46,11 +53,23 @@ class Target:
     notes: tuple[str, ...] = ()
     quant: QuantTable | None = None
     compiled_by: str | None = None
+    avoid: Mapping[str, str] = field(default_factory=dict)
+    apart: frozenset[str] = frozenset()
+    idioms: frozenset[str] = frozenset()
+    measured: Mapping[str, tuple[Measured, ...]] = field(default_factory=dict)
 
     def takes(self, domain: str, opset: int) -> bool:
         """Whether operators of `domain` may be used in a model that imports version `opset` of it."""
         newest = self.domains.get(domain)
         return newest is not None and (newest == 0 or opset <= newest)
+
+    def objection(self, rewrite: str) -> str | None:
+        """Why rewrites of this full name are not made here: they do harm, or were measured slower; else None."""
+        for pattern, reason in self.avoid.items():
+            if rewrite == pattern or fnmatchcase(rewrite, pattern):
+                return reason
+        worst = slowest(self.measured.get(rewrite, ()))
+        return None if worst is None else f"measured slower on {self.name}: {worst.ratio:.2f}x for {worst.case}"
 
     def require_quant(self) -> QuantTable:
         """The placement table; raises `TargetError` if the target has none yet."""
@@ -109,12 +128,13 @@ def _read(path: Path) -> Target:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not valid TOML: {error}", where=where, hint="see graphopt/targets/onnx.toml") from None
     try:
-        return _target(data, where)
+        return _target(data, path)
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"a value has the wrong type: {error}", where=where) from None
 
 
-def _target(data: Mapping[str, Any], where: str) -> Target:
+def _target(data: Mapping[str, Any], path: Path) -> Target:
+    where = os.fspath(path)
     check_keys(data, _KEYS, where)
     for key in ("name", "title"):
         if not isinstance(data.get(key), str):
@@ -128,5 +148,9 @@ def _target(data: Mapping[str, Any], where: str) -> Target:
         fast_domains=tuple(data.get("fast_domains", ())),
         notes=tuple(data.get("notes", ())),
         compiled_by=data.get("compiled_by"),
+        avoid={str(name): str(reason) for name, reason in data.get("avoid", {}).items()},
+        apart=frozenset(map(str, data.get("apart", ()))),
+        idioms=frozenset(map(str, data.get("idioms", ()))),
+        measured=read_measured(path.parent / data["measured"]) if "measured" in data else {},
         quant=read_quant_table(data["quant"], f"{where}, [quant]") if "quant" in data else None,
     )

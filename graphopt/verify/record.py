@@ -8,16 +8,16 @@ not make those behind it look wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as oir
 
 from graphopt.interop.clone import Cloner, clone
+from graphopt.ir.bodies import reads
 from graphopt.ir.dims import Shape
 from graphopt.ir.draft import Change, Draft
 from graphopt.ir.edit import Editor
-from graphopt.ir.value import bodies_of
 
 __all__ = ["Recorder", "Seen", "Step", "reads"]
 
@@ -212,22 +212,6 @@ def _makers(values: Sequence[oir.Value], allowed: Sequence[oir.Node]) -> list[oi
         pending.append((node, True))
         pending.extend((value.producer(), False) for value in reads(node))
     return list(found)
-
-
-def reads(node: oir.Node) -> Iterator[oir.Value]:
-    """What a node reads: its inputs, and what its bodies take from around them."""
-    yield from (value for value in node.inputs if value is not None)
-    bodies = bodies_of(node)
-    inner: set[object] = set()
-    read: list[oir.Value] = []
-    while bodies:
-        body = bodies.pop()
-        inner.add(body)
-        read.extend(body.outputs)
-        for child in body:
-            read += [value for value in child.inputs if value is not None]
-            bodies += bodies_of(child)
-    yield from (value for value in read if value.graph not in inner)
 
 
 def _readers(draft: Draft) -> list[oir.Node]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
+from graphopt_passes.fuse.attribute import attribute, require_kernel
 
-from graphopt import Const, DType, Node, Tensor, op, product, require, rule, scaled, total
+from graphopt import Const, DType, Node, Tensor, approx, op, product, require, rule, scaled, total
 
 _SIXTH = 1 / 6
 _TANH_SCALE = math.sqrt(2 / math.pi)
 _TANH_CUBIC = 0.044715
+
+
+_ROUGH_ROOT = 1.4142099618911743  # √2 as old BERT checkpoints of TensorFlow have it
+_ULPS = 2.5e-7  # two roundings of a float32: constants that were computed instead of written
 
 
 def _halved(x: Tensor, y: Tensor) -> Tensor:
@@ -18,56 +22,59 @@ def _halved(x: Tensor, y: Tensor) -> Tensor:
     return product(x, y, 0.5) | x * y / 2 | x * (y / 2) | x / 2 * y
 
 
+def _near(number: float) -> Tensor:
+    """The number as the dtype holds it, or off by what computing it in float32 costs."""
+    return approx(number, rtol=_ULPS)
+
+
 def _gelu_erf(x: Tensor) -> Tensor:
-    erf = op.Erf(scaled(x, math.sqrt(0.5)))
-    return _halved(x, 1 + erf) | x * total(0.5, erf * 0.5)
+    erf = op.Erf(x * _near(math.sqrt(0.5)) | x / (_near(math.sqrt(2)) | _ROUGH_ROOT))
+    return _halved(x, 1 + erf) | x * total(0.5, erf * 0.5) | (x + x * erf) * 0.5 | (x + x * erf) / 2
 
 
 @rule(_gelu_erf, shapes={"x": "N C"})
 def gelu_erf(x: Tensor) -> Tensor:
     """Half of x times one plus the error function of x over √2 is Gelu."""
+    _require_not_double(x)
     return op.Gelu(x)
 
 
-def _gelu_tanh(x: Tensor) -> Tensor:
-    c, square = _TANH_CUBIC, x * x | x**2
+def _require_not_double(x: Tensor) -> None:
+    require(x.dtype != DType.DOUBLE, "runtimes have no kernel of the operator for the dtype")
+
+
+def _argument(x: Tensor, scale: float) -> Tensor:
+    """What tanh is taken of: scale · (x + 0.044715·x³), also with x before the brackets."""
+    c, square = _near(_TANH_CUBIC), x * x | x**2
     cubic = c * (x**3 | x * square) | x * (c * square) | x * (x * (c * x)) | square * (c * x)
-    inner = _TANH_SCALE * (x + cubic) | product(x, _TANH_SCALE, 1 + (c * square | x * (c * x)))
-    tanh = op.Tanh(inner)
+    multiplied, both = scale * _TANH_CUBIC, (x + cubic)
+    factor = _near(scale) + (_near(multiplied) * square | x * (_near(multiplied) * x))
+    return _near(scale) * both | product(x, _near(scale), 1 + (c * square | x * (c * x))) | x * factor
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    tanh = op.Tanh(_argument(x, _TANH_SCALE))
     return _halved(x, 1 + tanh) | x * total(0.5, tanh * 0.5)
 
 
-@rule(_gelu_tanh, shapes={"x": "N C"})
+def _gelu_tanh_spread(x: Tensor) -> Tensor:
+    return (x + x * op.Tanh(_argument(x, _TANH_SCALE))) * 0.5
+
+
+def _gelu_logistic(x: Tensor) -> Tensor:
+    return x * op.Sigmoid(_argument(x, 2 * _TANH_SCALE))
+
+
+@rule(_gelu_tanh, _gelu_tanh_spread, _gelu_logistic, shapes={"x": "N C"})
 def gelu_tanh(x: Tensor) -> Tensor:
     """Half of x times one plus tanh of √(2/π)·(x + 0.044715·x³) is Gelu in its tanh approximation."""
+    _require_not_double(x)
     return op.Gelu(x, approximate="tanh")
 
 
-def _swish(x: Tensor, alpha: Const) -> Tensor:
-    return x * op.Sigmoid(x) | x * op.Sigmoid(x * alpha)
-
-
-@rule(_swish, shapes={"x": "N C", "alpha": ""})
-def swish(x: Tensor, alpha: Tensor | None) -> Tensor:
-    """x times the sigmoid of a multiple of x is Swish."""
-    return op.Swish(x, alpha=1.0 if alpha is None else _attribute(alpha))
-
-
-@rule(lambda x: x * op.Tanh(op.Softplus(x)), shapes={"x": "N C"})
-def mish(x: Tensor) -> Tensor:
-    """x times tanh of Softplus is Mish."""
-    return op.Mish(x)
-
-
-@rule(lambda x: op.Log(1 + op.Exp(x)), accuracy="fast", shapes={"x": "N C"})
-def softplus(x: Tensor) -> Tensor:
-    """The logarithm of one plus the exponential is Softplus, which does not overflow."""
-    _require_kernel(x)
-    return op.Softplus(x)
-
-
 def _clip(x: Tensor, low: float, high: float) -> Tensor:
-    return op.Clip(x, low, high) | op.Clip(x, min=low, max=high)
+    clipped = op.Clip(x, low, high) | op.Clip(x, min=low, max=high)
+    return clipped if low else clipped | op.Min(op.Relu(x), high) | op.Min(op.Max(x, 0), high)
 
 
 def _hard_sigmoid(x: Tensor, slope: Const, offset: Const) -> Tensor:
@@ -77,9 +84,9 @@ def _hard_sigmoid(x: Tensor, slope: Const, offset: Const) -> Tensor:
 @rule(_hard_sigmoid, shapes={"x": "N C", "slope": "", "offset": ""})
 def hard_sigmoid(x: Tensor, slope: Tensor | None, offset: Tensor | None) -> Tensor:
     """A line clipped to between zero and one is HardSigmoid."""
-    _require_kernel(x)
-    alpha = _SIXTH if slope is None else _attribute(slope)
-    beta = 0.5 if offset is None else _attribute(offset)
+    require_kernel(x)
+    alpha = _SIXTH if slope is None else attribute(slope)
+    beta = 0.5 if offset is None else attribute(offset)
     return op.HardSigmoid(x, alpha=alpha, beta=beta)
 
 
@@ -97,50 +104,7 @@ def _hard_swish(x: Tensor, add: Node) -> Tensor:
 @rule(_hard_swish, shapes={"x": "N C"})
 def hard_swish(x: Tensor, add: Node | None) -> Tensor:
     """x times x + 3 clipped to between 0 and 6, over 6, is HardSwish; before opset 14, x times HardSigmoid."""
-    _require_kernel(x)
+    require_kernel(x)
     if add is not None and add.version < 14:
         return x * op.HardSigmoid(x, alpha=_SIXTH, beta=0.5)
     return op.HardSwish(x)
-
-
-def _max(x: Tensor, slope: Const) -> Tensor:
-    return op.Max(x, x * slope)
-
-
-@rule(_max, shapes={"x": "N C", "slope": "+"})
-def leaky_relu(x: Tensor, slope: Tensor) -> Tensor:
-    """The larger of x and a positive fraction of x is LeakyRelu."""
-    _require_kernel(x)
-    alpha = _attribute(slope)
-    require(0 < alpha < 1, "the slope is not between zero and one")
-    return op.LeakyRelu(x, alpha=alpha)
-
-
-def _by_sign(x: Tensor, slope: Const) -> Tensor:
-    positive = op.Greater(x, 0) | op.GreaterOrEqual(x, 0)
-    negative = op.Less(x, 0) | op.LessOrEqual(x, 0)
-    return op.Where(positive, x, x * slope) | op.Where(negative, x * slope, x)
-
-
-@rule(_by_sign, shapes={"x": "N C", "slope": ""})
-def leaky_relu_where(x: Tensor, slope: Tensor) -> Tensor:
-    """x where it is positive, and else a multiple of x, is LeakyRelu, or PRelu if the slopes differ."""
-    require(x.dtype.is_floating_point(), "integers have no slope")
-    _require_kernel(x)
-    require(bool(np.isfinite(slope.array.astype(np.float64)).all()), "a slope is not finite")
-    if slope.value.splat is not None:
-        return op.LeakyRelu(x, alpha=_attribute(slope))
-    require(slope.broadcasts_into(x), "the slopes may raise the size of x")
-    return op.PRelu(x, slope)
-
-
-def _attribute(constant: Tensor) -> float:
-    """A number as an attribute, which is a float32."""
-    number = constant.scalar
-    require(np.float32(number) == number, "an attribute does not hold the constant")
-    return number
-
-
-def _require_kernel(x: Tensor) -> None:
-    require(x.dtype.is_floating_point(), "the operator is for floats")
-    require(x.dtype != DType.DOUBLE, "runtimes have no kernel of the operator for double")

@@ -1,9 +1,13 @@
-"""Constants around a matrix product become its weights and its bias; a product with a bias becomes Gemm."""
+"""Constants around Gemm become its weights and its bias."""
 
 from __future__ import annotations
 
+import math
+
 from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel, require_finite
 from graphopt_passes.fuse.again import again
+from graphopt_passes.fuse.gemm_operands import bias_of, columns_of, number, scale_columns
+from graphopt_passes.fuse.matmul import require_own
 
 from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
 
@@ -25,8 +29,8 @@ def gemm_bn(
 ) -> Tensor:
     """BatchNormalization after Gemm scales its weights and its bias, and shifts the bias."""
     scale, shift = batch_norm(bn, gamma, beta, mean, var, eps, like=w)
-    bias = _bias(gemm, b, w)
-    return again(gemm, x, _scale_columns(gemm, w, scale), shift if bias is None else bias * scale + shift, beta=None)
+    bias = bias_of(gemm, b, w)
+    return again(gemm, x, scale_columns(gemm, w, scale), shift if bias is None else bias * scale + shift, beta=None)
 
 
 def _then_scale(x: Tensor, w: Const, b: Const | None, mul: Const, div: Const, gemm: Node) -> Tensor:
@@ -39,10 +43,10 @@ def gemm_scale(
     x: Tensor, w: Tensor, b: Tensor | None, mul: Tensor | None, div: Tensor | None, gemm: Node
 ) -> Tensor:
     """A constant factor or divisor per column after Gemm scales its weights and its bias."""
-    _require_own(w)
-    scale = factor(mul, div, 1, w, _columns(gemm, w))
-    bias = _bias(gemm, b, w)
-    return again(gemm, x, _scale_columns(gemm, w, scale), None if bias is None else bias * scale, beta=None)
+    require_own(w)
+    scale = factor(mul, div, 1, w, columns_of(gemm, w))
+    bias = bias_of(gemm, b, w)
+    return again(gemm, x, scale_columns(gemm, w, scale), None if bias is None else bias * scale, beta=None)
 
 
 def _then_shift(
@@ -59,10 +63,10 @@ def gemm_shift(
 ) -> Tensor:
     """A constant added to each column after Gemm is its bias; subtracting from it makes alpha negative."""
     constant = next(c for c in (add, sub, minuend) if c is not None)
-    shift = per_channel(constant, 1, w, _columns(gemm, w))
-    bias = _bias(gemm, b, w)
+    shift = per_channel(constant, 1, w, columns_of(gemm, w))
+    bias = bias_of(gemm, b, w)
     if minuend is not None:
-        return again(gemm, x, w, shift if bias is None else shift - bias, alpha=-_number(gemm, "alpha", 1.0), beta=None)
+        return again(gemm, x, w, shift if bias is None else shift - bias, alpha=-number(gemm, "alpha", 1.0), beta=None)
     if sub is not None:
         shift = -shift
     return again(gemm, x, w, shift if bias is None else bias + shift, beta=None)
@@ -85,94 +89,50 @@ def bn_gemm(
     require(w.rank == 2, "the weights are no matrix")
     require_finite(w)
     scale, shift = batch_norm(bn, gamma, beta, mean, var, eps, like=w)
-    trans, alpha = _number(gemm, "transB", 0), _number(gemm, "alpha", 1.0)
+    trans, alpha = number(gemm, "transB", 0), number(gemm, "alpha", 1.0)
     matrix = op.Transpose(w, perm=[1, 0]) if trans else w
     extra = op.MatMul(shift, matrix) * alpha
-    bias = _bias(gemm, b, w)
+    bias = bias_of(gemm, b, w)
     rows = w * op.Reshape(scale, [1, -1] if trans else [-1, 1])
     return again(gemm, x, rows, extra if bias is None else bias + extra, beta=None)
 
 
-def _product_plus(x: Tensor, w: Const, b: Const, product: Node) -> Tensor:
-    return product.bind(op.MatMul(x, w)) + b
+def _of_shifted(
+    x: Tensor, w: Const, b: Const | None, add: Const, sub: Const, gemm: Node
+) -> Tensor:
+    return gemm.bind(op.Gemm(x + add | x - sub, w, b, ..., transA=0))
 
 
-@rule(_product_plus, shapes=_GEMM)
-def matmul_add(x: Tensor, w: Tensor, b: Tensor, product: Node) -> Tensor:
-    """A product of matrices with constant weights, plus a constant per column, is Gemm."""
-    require(product.version >= 7, "before opset 7 Gemm broadcasts its bias otherwise")
-    require(x.rank == 2 and w.rank == 2, "Gemm takes matrices only")
-    return op.Gemm(x, w, per_channel(b, 1, w, dims(w)[1]))
+@rule(_of_shifted, shapes={**_GEMM, "add": "K", "sub": "K"})
+def shift_gemm(
+    x: Tensor, w: Tensor, b: Tensor | None, add: Tensor | None, sub: Tensor | None, gemm: Node
+) -> Tensor:
+    """A constant added to each column before Gemm shifts its bias."""
+    require(w.rank == 2 and x.rank == 2, "an operand is no matrix")
+    require_finite(w)
+    constant = next(c for c in (add, sub) if c is not None)
+    rows = dims(w)[1 if number(gemm, "transB", 0) else 0]
+    require(math.prod(dims(constant)) == 1 or x.shape[1] == rows, "the constant may raise the size of the operand")
+    trans, alpha = number(gemm, "transB", 0), number(gemm, "alpha", 1.0)
+    level = per_channel(constant, 1, x, rows)
+    extra = op.MatMul(level, op.Transpose(w, perm=[1, 0]) if trans else w) * (alpha if sub is None else -alpha)
+    bias = bias_of(gemm, b, w)
+    return again(gemm, x, w, extra if bias is None else bias + extra, beta=None)
 
 
-def _of_transposed(x: Tensor, w: Tensor, b: Tensor | None, perm: Attr[list[int]], gemm: Node) -> Tensor:
-    return gemm.bind(op.Gemm(op.Transpose(x, perm=perm), w, b, ...))
+def _of_scaled(x: Tensor, w: Const, b: Tensor | None, mul: Const, div: Const, gemm: Node) -> Tensor:
+    return gemm.bind(op.Gemm(x * mul | x / div, w, b, ..., transA=0))
 
 
-@rule(_of_transposed, shapes=_GEMM)
-def transpose_gemm(x: Tensor, w: Tensor, b: Tensor | None, perm: list[int] | None, gemm: Node) -> Tensor:
-    """Gemm of a transposed left factor is Gemm that transposes it itself."""
-    return _transposing(gemm, "transA", perm, x, w, b)
-
-
-def _by_transposed(x: Tensor, w: Tensor, b: Tensor | None, perm: Attr[list[int]], gemm: Node) -> Tensor:
-    return gemm.bind(op.Gemm(x, op.Transpose(w, perm=perm), b, ...))
-
-
-@rule(_by_transposed, shapes=_GEMM)
-def gemm_transpose(x: Tensor, w: Tensor, b: Tensor | None, perm: list[int] | None, gemm: Node) -> Tensor:
-    """Gemm of a transposed right factor is Gemm that transposes it itself."""
-    return _transposing(gemm, "transB", perm, x, w, b)
-
-
-def _product_scaled(x: Tensor, w: Const, mul: Const, div: Const) -> Tensor:
-    y = x @ w
-    return y * mul | y / div
-
-
-@rule(_product_scaled, shapes={"x": "B M K", "w": "K N", "mul": "N", "div": "+N"})
-def matmul_scale(x: Tensor, w: Tensor, mul: Tensor | None, div: Tensor | None) -> Tensor:
-    """A constant factor or divisor per column after a product with constant weights scales the weights."""
-    _require_own(w)
-    require(x.rank >= 2 and w.rank >= 2, "an operand is a vector")
+@rule(_of_scaled, shapes={**_GEMM, "mul": "K", "div": "+K"})
+def scale_gemm(
+    x: Tensor, w: Tensor, b: Tensor | None, mul: Tensor | None, div: Tensor | None, gemm: Node
+) -> Tensor:
+    """A constant factor or divisor per column before Gemm scales the rows of its weights."""
+    require_own(w)
+    require(w.rank == 2 and x.rank == 2, "an operand is no matrix")
     constant = next(c for c in (mul, div) if c is not None)
-    require(constant.rank <= max(x.rank, w.rank), "the constant raises the rank")
-    return x @ (w * factor(mul, div, -1, constant, dims(w)[-1]))
-
-
-# -- operands of Gemm: alpha · A' @ B' + beta · C -------------------------------------------------
-
-
-def _bias(gemm: Node, b: Tensor | None, w: Tensor) -> Tensor | None:
-    """`beta · C`, per column or for each element; None if Gemm adds nothing."""
-    beta = _number(gemm, "beta", 1.0)
-    if b is None or beta == 0:
-        return None
-    columns = _columns(gemm, w)
-    full = b.rank == 2 and dims(b)[0] > 1 and dims(b)[1] == columns
-    bias = b if full else per_channel(b, 1, w, columns)
-    return bias if beta == 1 else bias * beta
-
-
-def _columns(gemm: Node, w: Tensor) -> int:
-    require(w.rank == 2, "the weights are no matrix")
-    return dims(w)[0 if _number(gemm, "transB", 0) else 1]
-
-
-def _scale_columns(gemm: Node, w: Tensor, scale: Tensor) -> Tensor:
-    return w * op.Reshape(scale, [-1, 1] if _number(gemm, "transB", 0) else [1, -1])
-
-
-def _transposing(gemm: Node, flag: str, perm: list[int] | None, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    require(perm is None or list(perm) == [1, 0], "the transpose changes nothing")
-    return again(gemm, x, w, b, **{flag: 0 if _number(gemm, flag, 0) else 1})
-
-
-def _number(node: Node, name: str, default: float) -> float:
-    value = node.attr(name, default)
-    require(isinstance(value, int | float), f"{name} is a parameter of the function")
-    return float(value)
-
-
-def _require_own(w: Tensor) -> None:
-    require(w.uses == 1, "the weights have other readers")
+    trans = number(gemm, "transB", 0)
+    rows = dims(w)[1 if trans else 0]
+    require(math.prod(dims(constant)) == 1 or x.shape[1] == rows, "the constant may raise the size of the operand")
+    return again(gemm, x, w * op.Reshape(factor(mul, div, 1, x, rows), [1, -1] if trans else [-1, 1]), b)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+from graphopt_passes.simplify.meeting import as_double, check_factors, check_meeting, check_terms
 
 from graphopt import Const, DType, Node, Tensor, op, require, rule
 
 _IDEMPOTENT = ("Abs", "Ceil", "Floor", "Relu", "Round", "Sign")
-_MODEST = 1024.0  # a factor by which what was lost to underflow may grow and still be nothing
 
 
 @rule(lambda x: x * 1, lambda x: x / 1, accuracy="exact", single_use=False)
@@ -112,33 +111,25 @@ def _div_div(x: Tensor, c: Const) -> Tensor:
 @rule(_mul_mul, accuracy="close")
 def mul_mul(x: Tensor, a: Const, b: Const) -> Tensor:
     """Of two constant factors in a row the product is one factor."""
-    _check_meeting(x, a, b)
+    check_meeting(x, a, b)
     if x.dtype.is_floating_point():
-        first, then = np.abs(_array(a)), np.abs(_array(b))
-        with np.errstate(all="ignore"):
-            both, first, then = first * then, *np.broadcast_arrays(first, then)
-            limits = np.finfo(np.float32) if x.dtype == DType.BFLOAT16 else np.finfo(x.dtype.numpy())
-            known = np.isfinite(both) & (both <= float(limits.max))
-            kept = (both >= float(limits.tiny)) | (first == 0) | (then == 0)
-            overflows = (first > 1) & (then < 1)
-            grows = (first < 1) & (then > _MODEST)
-        require(bool(np.all(known & kept)), "the product of the constants is not a normal number")
-        require(not np.any(overflows), "the first product may overflow where that with both constants does not")
-        require(not np.any(grows), "the second factor may restore what the first one loses to underflow")
+        check_factors(x, as_double(a), as_double(b))
     return x * (a * b)
 
 
 @rule(_add_add, accuracy="close")
 def add_add(x: Tensor, a: Const, b: Const) -> Tensor:
     """Of two constant terms in a row the sum is one term."""
-    _check_terms(x, a, b)
+    check_meeting(x, a, b)
+    check_terms(x, as_double(a), as_double(b))
     return x + (a + b)
 
 
 @rule(_sub_sub, accuracy="close")
 def sub_sub(x: Tensor, a: Const, b: Const) -> Tensor:
     """To subtract two constants in a row is to subtract their sum."""
-    _check_terms(x, a, b)
+    check_meeting(x, a, b)
+    check_terms(x, as_double(a), as_double(b))
     return x - (a + b)
 
 
@@ -151,24 +142,3 @@ def div_to_mul(x: Tensor, c: Const) -> Tensor:
     tiny = float(np.finfo(x.dtype.numpy()).tiny)
     require(abs(number) >= tiny and abs(1 / number) >= tiny, "the inverse is not a normal number")
     return x * (1 / c)
-
-
-def _check_terms(x: Tensor, a: Const, b: Const) -> None:
-    _check_meeting(x, a, b)
-    if x.dtype.is_floating_point():
-        first, then = _array(a), _array(b)
-        with np.errstate(all="ignore"):
-            total = first + then
-        require(bool(np.all(np.isfinite(total))), "the sum of the constants is not finite")
-        require(bool(np.all(first * then >= 0)), "the constants cancel")
-
-
-def _check_meeting(x: Tensor, a: Const, b: Const) -> None:
-    """Decline where the combined constant would be larger than both."""
-    require(not x.is_const, "everything is constant")
-    require(a.broadcasts_into(b) or b.broadcasts_into(a), "the combined constant would be larger than either")
-
-
-def _array(c: Const) -> Any:
-    """The constant in float64, in which its arithmetic neither overflows nor loses anything that counts."""
-    return c.array.astype(np.float64)

@@ -37,19 +37,19 @@ def cast_like_noop(x: Tensor, t: Tensor) -> Tensor:
 def cast_cast(x: Tensor, middle: int, to: int, inner: Node) -> Tensor:
     """A cast to a dtype that holds every value of the operand's, cast on, is one cast."""
     source, between, target = x.dtype, DType(middle), DType(to)
-    require(_holds(between, source), f"{between.name.lower()} does not hold every {source.name.lower()}")
+    require(holds(between, source), f"{between.name.lower()} does not hold every {source.name.lower()}")
     if source == target:
         return x
     known = target in _FLOATS or target in _SIGNED or target in _UNSIGNED or target == DType.BOOL
     require(known, f"a cast to {target.name.lower()} is left alone")
     # What a float beyond the integer's range becomes is up to the runtime, and may differ between float types.
-    require(source not in _FLOATS or target in _FLOATS or target == DType.BOOL,
-            "floats beyond the range of an integer have no defined result")
+    defined = target in _FLOATS or target == DType.BOOL or between not in _FLOATS or holds(target, source)
+    require(defined, "floats beyond the range of an integer have no defined result")
     require_gone(inner, "Cast")
     return op.Cast(x, to=to)
 
 
-def _holds(wide: DType, narrow: DType) -> bool:
+def holds(wide: DType, narrow: DType) -> bool:
     """Whether every value of `narrow` is one of `wide`."""
     if wide == narrow:
         return True

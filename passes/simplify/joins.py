@@ -4,28 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graphopt_passes.simplify.blocks import is_shuffled, reshape_to_blocks
+from graphopt_passes.simplify.casting import casts_before_concat
+from graphopt_passes.simplify.focus import focus_to_depth, is_focus
 from graphopt_passes.simplify.joined import axis_of, concat_of, operands, size_along, spans
 from graphopt_passes.simplify.narrowing import cut, gather_of_concat, slice_of_concat
+from graphopt_passes.simplify.pieces import concat_parts, concat_pieces, joins_pieces, slices_to_split
 from graphopt_passes.simplify.reading import operand
+from graphopt_passes.simplify.scattered import gather_range, scatter_everything
+from graphopt_passes.simplify.unused import split_dead_parts
 
 from graphopt import Context, Node, Rewrite, Value, require
 
 
 def simplify_joins(ctx: Context) -> None:
-    """Flatten nested Concats, and cancel or narrow Split, Slice and Gather against Concat."""
+    """Flatten nested Concats, cancel or narrow Split, Slice and Gather against Concat, and what is like it."""
     for graph in list(ctx.model.graphs()):
         for node in graph.find(*JOINS):
-            for change in JOINS.get(node.op, ()):
-                if node.is_standard and node.alive and _applies(node):
+            for change, applies in JOINS.get(node.op, {}).items():
+                if node.is_standard and node.alive and applies(node):
                     with ctx.rewrite(f"simplify.{change.__name__}", at=node) as rewrite:
                         change(rewrite, node)
 
 
-def _applies(node: Node) -> bool:
-    """Whether there is anything to look at: a Concat below, a Split, or a Concat that is no part of another."""
-    if node.op == "Concat":
-        return not _is_part(node.outputs[0])
-    return node.op == "Split" or concat_of(node) is not None
+def _reads_concat(node: Node) -> bool:
+    return concat_of(node) is not None
+
+
+def _is_outermost(node: Node) -> bool:
+    """Whether a Concat is no part of another."""
+    return not _is_part(node.outputs[0])
+
+
+def _casts(node: Node) -> bool:
+    return all(v.producer is not None and v.producer.op == "Cast" for v in operands(node))
+
+
+def _always(node: Node) -> bool:
+    return bool(node.inputs)
+
+
+def _has_siblings(node: Node) -> bool:
+    """Whether what is sliced has other readers."""
+    x = operand(node, 0)
+    return x is not None and x.use_count > 1
+
+
+def _gathers_fixed(node: Node) -> bool:
+    indices = operand(node, 1)
+    return indices is not None and indices.is_const and indices.rank == 1
 
 
 def concat_flat(rewrite: Rewrite, node: Node) -> None:
@@ -52,6 +79,11 @@ def split_of_concat(rewrite: Rewrite, node: Node) -> None:
         if span in joined and part.use_count
     ]
     require(found, "no part of the Split is provably an operand of the Concat")
+    named = sum(p.is_output and (v.is_input or v.is_const or v.is_output) for p, v in found)  # by an Identity each
+    gone = len(found) == sum(o.use_count > 0 for o in node.outputs)
+    # Where the Concat goes too, elements are copied once and not twice.
+    gains = named <= gone or (gone and concat.outputs[0].use_count == 1)
+    require(gains, "it takes more Identities than there is to gain")
     for part, value in found:
         rewrite.replace(part, value)
 
@@ -117,9 +149,19 @@ def _rejoined(parts: list[Value], axis: int) -> list[Value]:
     return found
 
 
-JOINS: dict[str, tuple[Callable[[Rewrite, Node], None], ...]] = {
-    "Concat": (concat_flat,),
-    "Split": (split_of_concat, split_to_slice),
-    "Slice": (slice_of_concat,),
-    "Gather": (gather_of_concat,),
+_Change = Callable[[Rewrite, Node], None]
+# What may be done with an operator, and when it is worth a closer look.
+JOINS: dict[str, dict[_Change, Callable[[Node], bool]]] = {
+    "Concat": {
+        concat_flat: _is_outermost,
+        focus_to_depth: is_focus,
+        concat_pieces: joins_pieces,
+        concat_parts: joins_pieces,
+        casts_before_concat: _casts,
+    },
+    "Split": {split_of_concat: _always, split_to_slice: _always, split_dead_parts: _always},
+    "Slice": {slice_of_concat: _reads_concat, slices_to_split: _has_siblings},
+    "Gather": {gather_of_concat: _reads_concat, gather_range: _gathers_fixed},
+    "Reshape": {reshape_to_blocks: is_shuffled},
+    "ScatterND": {scatter_everything: _always},
 }

@@ -10,7 +10,7 @@ from graphopt import Decline, Node, Rewrite, Value, require
 
 
 def slice_of_concat(rewrite: Rewrite, node: Node) -> None:
-    """A Slice that stays within one operand of a Concat is a Slice of that operand, or all of it."""
+    """A Slice of a Concat is a Slice of one operand if it stays within that, or a Concat of the operands it takes."""
     concat = concat_of(node)
     assert concat is not None
     axis = axis_of(concat)
@@ -21,6 +21,10 @@ def slice_of_concat(rewrite: Rewrite, node: Node) -> None:
     assert starts is not None and ends is not None
     require((axes or (0,))[0] in (axis, axis - rank_of(node)), "it slices another axis than was joined")
     require(steps is None or steps == (1,), "it takes steps")
+    several = _operands_between(concat, axis, starts[0], ends[0])
+    if several:
+        rewrite.replace(node.outputs[0], rewrite.node("Concat", several, {"axis": axis})[0])
+        return
     start, end, part, size = _within(concat, axis, starts[0], ends[0])
     whole = start == 0 and end == size
     rewrite.replace(node.outputs[0], part if whole else cut(rewrite, node, part, axis, start, end))
@@ -40,6 +44,20 @@ def gather_of_concat(rewrite: Rewrite, node: Node) -> None:
     assert array is not None
     moved = rewrite.constant(np.asarray(array - min(wanted) + start, array.dtype), indices.name)
     rewrite.replace(node.outputs[0], rewrite.node("Gather", [part, moved], {"axis": axis})[0])
+
+
+def _operands_between(concat: Node, axis: int, start: int, end: int) -> list[Value]:
+    """The operands, two or more but not all, that `start:end` of the joined axis takes as they are; else none."""
+    sizes = [size_along(v, axis) for v in operands(concat)]
+    known = [s for s in sizes if isinstance(s, int)]
+    if len(known) < len(sizes):
+        return []
+    begins = [sum(known[:i]) for i in range(len(known) + 1)]
+    start, end, _ = slice(start, end).indices(begins[-1])
+    if start not in begins or end not in begins:
+        return []
+    taken = [v for v, b in zip(operands(concat), begins, strict=False) if start <= b < end]
+    return taken if 1 < len(taken) < len(sizes) else []
 
 
 def _within(concat: Node, axis: int, start: int, end: int) -> tuple[int, int, Value, int]:

@@ -69,25 +69,38 @@ def result_shape(node: Node) -> Sizes:
 def reshape_target(old: Sizes, new: Sizes) -> list[int]:
     """The constant with which Reshape makes a tensor of shape `old` one of shape `new`.
 
-    Sizes that stay at their place are copied (0), at most one other is inferred (-1). Declines the rewrite
-    where a constant cannot say it for all sizes, 0 included: Reshape infers nothing beside a size of 0.
+    Declines the rewrite where a constant cannot say it for all sizes.
+    """
+    target, reason = find_target(old, new)
+    require(not reason, reason)
+    return target
+
+
+def find_target(old: Sizes, new: Sizes) -> tuple[list[int], str]:
+    """As `reshape_target`, with the reason why there is none, which is empty if there is one.
+
+    Sizes that stay at their place are copied (0), at most one other is inferred (-1). A size of 0 is thought of, too:
+    Reshape infers nothing beside one.
     """
     target: list[int] = []
-    inferred = copied = 0
+    inferred = vanishing = 0
     for i, size in enumerate(new):
         stays = i < len(old) and size is not None and old[i] == size
         if isinstance(size, int) and size != 0:
             target.append(size)
         elif stays:
             target.append(0)
-            copied += 1
+            vanishing += not (isinstance(size, Dim) and size.at_least(1))
+        elif size == 0:
+            return [], "a size of 0 cannot be written where the operand has another"
         else:
-            require(size != 0, "a size of 0 cannot be written where the operand has another")
             target.append(-1)
             inferred += 1
-    require(inferred <= 1, "more than one size of the result is not fixed")
-    require(not (inferred and copied), "a size that may be 0 stands beside the one to infer")
-    return target
+    if inferred > 1:
+        return [], "more than one size of the result is not fixed"
+    if inferred and vanishing:
+        return [], "a size that may be 0 stands beside the one to infer"
+    return target, ""
 
 
 def require_gone(inner: Node, *ops: str) -> None:

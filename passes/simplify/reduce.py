@@ -54,6 +54,19 @@ def reduce_squeeze(x: Tensor, a: Tensor | None, u: Const | None, inner: Node, ou
     return _again(x, a, inner, keepdims=0)
 
 
+def _reshaped(x: Tensor, a: Tensor | None, to: Const, inner: Node) -> Tensor:
+    return op.Reshape(inner.bind(op.any(*_REDUCE, *_INDEX)(x, a, ...)), to, ...)
+
+
+@rule(_reshaped, accuracy="exact")
+def reduce_reshape(x: Tensor, a: Tensor | None, to: Tensor, inner: Node) -> Tensor:
+    """A reduction that is reshaped to have its axes as 1 again keeps its dims."""
+    _require_computed(x)
+    require(inner.attr("keepdims", 1) == 0, "the reduction keeps its dims")
+    require(len(to.ints) == x.rank, "the shape is not that of the reduction with its dims")
+    return _again(x, a, inner, keepdims=1)  # only if that has the shape which Reshape gives
+
+
 @rule(_gathered, accuracy="exact")
 def gather_unsqueeze(x: Tensor, i: Const, u: Const | None, inner: Node, outer: Node) -> Tensor:
     """Gathering at one index and putting the axis back is gathering at a list of one index."""

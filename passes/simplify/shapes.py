@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from graphopt_passes.simplify.reading import (
     Sizes,
+    find_target,
     fixed,
     from_front,
     ints,
@@ -65,11 +66,53 @@ def reshape_chain(x: Tensor, s: Tensor | None, t: Tensor | None, inner: Node, ou
 
 @rule(_reshape, accuracy="exact", single_use=False, bounded=True)
 def reshape_to_constant(x: Tensor, s: Tensor, n: Node) -> Tensor:
-    """A Reshape to a computed shape is one to a constant, if at most one size has to be inferred."""
+    """A Reshape to a computed shape is one to a constant, or another operator with fixed axes, if there is one."""
     require(not s.is_const, "the target is a constant")
-    old = x.shape
+    old, new = x.shape, result_shape(n)
     target = _element_by_element(old, s.value.symbolic, bool(n.attr("allowzero", 0)))
-    return op.Reshape(x, target or reshape_target(old, result_shape(n)))
+    found, reason = find_target(old, new)
+    if target or not reason:
+        return op.Reshape(x, target or found)
+    # With a size of 0 these do what a Reshape cannot be told, or fails at.
+    for longer, shorter, kind in ((new, old, op.Unsqueeze), (old, new, op.Squeeze)):
+        axes = _ones(longer, shorter)
+        if axes is not None:
+            return kind(x, axes) if n.version >= 13 else kind(x, axes=axes)
+    axis = _joint(old, new)
+    require(axis is not None, reason)
+    return op.Flatten(x, axis=axis)
+
+
+def _ones(longer: Sizes, shorter: Sizes) -> list[int] | None:
+    """The axes of size 1 in `longer` without which it is `shorter`."""
+    axes: list[int] = []
+    for i, size in enumerate(longer):
+        at = i - len(axes)
+        if at < len(shorter) and size is not None and size == shorter[at]:
+            continue
+        if size != 1:
+            return None
+        axes.append(i)
+    return axes if len(longer) - len(axes) == len(shorter) and axes else None
+
+
+def _joint(old: Sizes, new: Sizes) -> int | None:
+    """Where to Flatten a tensor of shape `old` so that it is of shape `new`."""
+    if len(new) != 2 or None in old:
+        return None
+    for axis in range(len(old) + 1):
+        front, back = _product(old[:axis]), _product(old[axis:])
+        if (front, back) == new:
+            return axis
+    return None
+
+
+def _product(sizes: Sizes) -> int | Dim:
+    total: int | Dim = 1
+    for size in sizes:
+        assert size is not None
+        total = total * size
+    return total
 
 
 def _element_by_element(old: Sizes, wanted: tuple[int | Dim, ...] | None, zero: bool) -> list[int] | None:

@@ -50,8 +50,9 @@ def share_sizes(ctx: Context) -> None:
 
 def _elements(value: Value) -> np.ndarray | None:
     """The content that shapes give an integer tensor, if they determine all of it."""
-    dtype, shape = value.dtype, value.shape
-    if dtype not in _INTEGERS or shape is None:
+    dtype = value.dtype
+    shape = value.shape if dtype in _INTEGERS else None
+    if shape is None:
         return None
     found = fixed(value)
     if found is None:

@@ -53,7 +53,56 @@ def resize_noop(
     require(mode not in ("tf_crop_and_resize", "tf_half_pixel_for_nn"), "it crops, or shifts by half an element")
     require(n.attr("keep_aspect_ratio_policy", "stretch") == "stretch", "the scales follow from the aspect ratio")
     require(same_sizes(x.shape, result_shape(n)), "the shape changes")
+    require(_is_by_one(scales, sizes), "the scales are not all 1")
+    return x
+
+
+def _is_by_one(scales: Tensor | None, sizes: Tensor | None) -> bool:
+    """Whether a Resize that keeps the shape does so by factors of exactly 1. An empty operand counts as left out."""
+    if sizes is not None and sizes.shape not in ((0,), (None,)):
+        return True
     given = None if scales is None else scales.value.array()
-    exact = sizes is not None or (given is not None and bool((given == 1).all()))
-    require(exact, "the scales are not all 1")
+    return given is not None and given.size > 0 and bool((given == 1).all())
+
+
+def _upsample(x: Tensor, s: Tensor | None, n: Node) -> Tensor:
+    return n.bind(op.any("Upsample", "Resize")(x, s, ...))
+
+
+@rule(_upsample, accuracy="exact", single_use=False, shapes={"x": "N C H W"})
+def upsample_noop(x: Tensor, s: Tensor | None, n: Node) -> Tensor:
+    """An Upsample to the nearest elements by a factor of 1 changes nothing; so does Resize of opset 10."""
+    require(n.op == "Upsample" or n.version == 10, "it is another Resize")
+    require(n.attr("mode", "nearest") == "nearest", "interpolation may make NaN of an infinite neighbour")
+    scales = n.attr("scales") if s is None else s.value.array()
+    require(scales is not None and all(i == 1 for i in scales), "the scales are not all 1")
+    return x
+
+
+@rule(_resize, accuracy="fast", single_use=False)
+def resize_noop_finite(
+    x: Tensor, roi: Tensor | None, scales: Tensor | None, sizes: Tensor | None, n: Node  # noqa: ARG001
+) -> Tensor:
+    """A Resize that interpolates between finite elements by a factor of 1 changes nothing."""
+    require(n.version >= 11, "Resize of opset 10 is another one")
+    mode = n.attr("coordinate_transformation_mode", "half_pixel")
+    require(mode in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"), "it crops")
+    require(mode != "pytorch_half_pixel" or 1 not in x.shape, "an axis of size 1 is shifted by half an element")
+    require(n.attr("keep_aspect_ratio_policy", "stretch") == "stretch", "the scales follow from the aspect ratio")
+    require(same_sizes(x.shape, result_shape(n)), "the shape changes")
+    require(_is_by_one(scales, sizes), "the scales are not all 1")
+    return x
+
+
+@rule(lambda x: op.GlobalAveragePool(x), accuracy="close", single_use=False, shapes={"x": "N C 1 1"})
+def global_average_of_one(x: Tensor) -> Tensor:
+    """The mean of one element is that element, up to the sign of a zero."""
+    require(set(x.shape[2:]) <= {1}, "there may be several elements")
+    return x
+
+
+@rule(lambda x: op.GlobalMaxPool(x), accuracy="fast", single_use=False, shapes={"x": "N C 1 1"})
+def global_maximum_of_one(x: Tensor) -> Tensor:
+    """The largest of one finite element is that element."""
+    require(set(x.shape[2:]) <= {1}, "there may be several elements")
     return x

@@ -21,6 +21,9 @@ import psutil
 
 from tests.bench.checking import checking
 from tests.bench.matching import matching
+from tests.bench.micro.table import micro
+from tests.bench.scale import scale
+from tests.bench.traps import fallen
 
 ROOT = Path(__file__).parents[2]
 PEERS = ("onnxsim", "onnxslim", "onnxscript")
@@ -168,7 +171,7 @@ def startup(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*", help="peers, linearity, idle, int8, startup, matching, checking; all by default")
+    parser.add_argument("only", nargs="*", help="peers, scale, linearity, idle, int8, startup, matching, checking, micro, traps; all by default")
     parser.add_argument("--megabytes", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -178,9 +181,12 @@ def main() -> None:
             "startup": lambda: startup(11),
             "matching": matching,
             "checking": checking,
+            "micro": micro,
+            "traps": fallen,
             "int8": int8,
             "idle": lambda: idle(folder),
             "linearity": lambda: linearity(folder),
+            "scale": lambda: scale(folder, load(ROOT / "fixtures" / "generate.py"), options.rounds),
             "peers": lambda: against_peers(folder, options.megabytes, options.rounds),
         }
         for part in options.only or parts:

@@ -120,7 +120,7 @@ PROFILE = "write name=smallest:usual:largest, such as input=1x3x224x224:8x3x224x
         (["--config", "."], ".", "cannot read the configuration: Is a directory", None),
         (["--config", "pipe"], "pipe", "is not a regular file", None),
         (["--eval", "end.py:f"], "end.py:1", "the file raised SystemExit: 3", "run again with -v for the traceback"),
-        (["--in", "x"], None, "there is no option --in", "did you mean --inline? See graphopt run --help"),
+        (["--in", "x"], None, "there is no option --in", "did you mean --inputs? See graphopt run --help"),
     ],
 )
 def test_flags(cli, model, tmp_path, args, where, what, hint):

@@ -10,7 +10,7 @@ import pytest
 from graphopt.cli import main as cli_main
 from graphopt.errors import RuleError
 
-KNOWN_PASSES = "cleanup, fold, fuse, onnxscript, onnxsim, ort, quant, simplify"
+KNOWN_PASSES = "cleanup, contrib, fold, fuse, half, inline, layout, onnxscript, onnxsim, opset, ort, quant, simplify"
 
 
 def error(text: str) -> str:

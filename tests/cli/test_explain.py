@@ -60,7 +60,7 @@ def test_one_rule(cli: Cli, gelu: Path) -> None:
         "inside a match 2 at div1 and mul1",
         "no match 1 5 nodes fit, then operand 1 of out2 is 0.25, expected 0.5",
         "no match 1 2 nodes fit, then operand 1 of add2 is 1.0, expected 0.5",
-        "no match 1 operand 0 of div2 is the input 'z' of the model, expected Mul",
+        "no match 1 operand 0 of div2 is the input 'z' of the model, expected Mul or Add",
     ]
 
 
@@ -101,17 +101,16 @@ def test_near_a_node_that_the_passes_removed(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_there_is_no_root(cli: Cli, gelu: Path) -> None:
-    found = cli("explain", gelu, "--rule", "softplus").out
+    found = cli("explain", gelu, "--rule", "log_softmax").out
     assert "its accuracy is fast: only -O3 applies it" in found
     assert lines(found)[-1] == "there is no Log in the model; if another rule of fuse makes one, try -p fuse"
-    near = cli("explain", gelu, "--rule", "softplus", "--near", "mul1").out
+    near = cli("explain", gelu, "--rule", "log_softmax", "--near", "mul1").out
     assert lines(near)[-1] == "no match can be at or behind 'mul1': there is no Log near enough"
 
 
 def test_what_is_in_the_way_everywhere(cli: Cli, tmp_path: Path) -> None:
     write(tmp_path / "old.onnx", GELU.replace("OPSET", "13"))
     found = lines(cli("explain", "old.onnx", "--rule", "gelu_erf").out)
-    assert "note it makes Gelu, which came with opset 20; the model has 13" in found
     assert "declined 1 Gelu does not exist at opset 13 of the model; it came with 20" in found
 
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 def test_passes_with_options_and_presets(cli):
     code, out, err = cli("passes")
     assert (code, err) == (0, "")
-    for name in ("cleanup", "fold", "simplify", "fuse", "quant"):
+    for name in ("cleanup", "fold", "simplify", "layout", "fuse", "quant"):
         assert f"\n{name} " in out
     assert "  method = minmax, or percentile\n" in out
     assert "  per-channel = true\n" in out
-    assert "runs after fuse\n" in out
+    assert "runs after fuse, layout\n" in out
     for level in range(4):
         assert f"\nO{level} " in out
 

@@ -71,7 +71,7 @@ def line(body: str) -> int:
 class TestRules:
     def test_they_run_behind_the_preset(self, ran, mine):
         report = ran("--rules", mine)
-        assert [item["name"] for item in report["passes"]] == ["cleanup", "fold", "simplify", "fuse", "mine"]
+        assert [item["name"] for item in report["passes"]] == ["cleanup", "fold", "simplify", "fuse", "layout", "mine"]
 
     def test_they_run_where_they_are_named(self, ran, mine):
         report = ran("--rules", mine, "-p", "mine,fuse")
@@ -89,7 +89,7 @@ class TestRules:
         code, out, err = cli("run", model, "--dry-run", "--rules", mine, "-p", "fuse,quant")
         assert (code, err) == (0, "")
         rows = [line.split()[1] for line in out.splitlines() if line[:1].isdigit()]
-        assert rows == ["cleanup", "fold", "simplify", "fuse", "mine", "quant"]
+        assert rows == ["cleanup", "fold", "simplify", "fuse", "layout", "mine", "quant"]
 
     def test_they_are_listed(self, cli, mine):
         assert "mine.relu_relu" in cli("rules", "list", "--rules", mine).out
@@ -104,7 +104,7 @@ class TestRules:
         assert (code, err) == (0, "")
         assert "mine_too" in out
         (tmp_path / "pyproject.toml").write_text('[tool.graphopt]\nrules = "mine.py"\n')
-        assert "\n5  mine " in cli("run", model, "--dry-run").out
+        assert "\n6  mine " in cli("run", model, "--dry-run").out
 
     def test_what_the_accuracy_does_not_allow_is_said(self, ran, tmp_path):
         (tmp_path / "loose.py").write_text(MINE.replace('"exact"', '"fast"'))

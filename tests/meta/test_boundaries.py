@@ -22,7 +22,7 @@ LAYERS = [
     {"runtime"},
     {"rules"},
     {"engine"},
-    {"verify", "quant", "emit", "report", "interop"},
+    {"verify", "quant", "half", "emit", "report", "interop"},
     {"check"},
     {"compile"},
     {"api", "culprit", "bisection"},

@@ -199,7 +199,7 @@ def test_hard_sigmoid_with_something_changed(changed: dict[str, float]) -> None:
 def test_hard_sigmoid_of_double() -> None:
     constants = {k: np.float64(v) for k, v in HARD.items()}
     model = activation(HARD_SIGMOIDS[0][0], 13, X.replace("float", "double"), **constants)
-    declines(FUSE, model, "hard_sigmoid", "no kernel of the operator for double")
+    declines(FUSE, model, "hard_sigmoid", "no kernel of the operator for the dtype")
 
 
 HARD_SWISHES = [
@@ -257,7 +257,8 @@ def test_max_of_three() -> None:
 @pytest.mark.parametrize(("slope", "op"), [(-1.5, "LeakyRelu"), (weight(20), "PRelu"), (weight(1, 20), "PRelu")])
 def test_choice_by_sign(body: str, slope: Any, op: str) -> None:
     model = activation(body, 16, a=slope, zero=0.0)
-    fires(FUSE, model, "leaky_relu_where", [op], special=op == "LeakyRelu")
+    rule = "leaky_relu_where" if op == "LeakyRelu" else "prelu_where"
+    fires(FUSE, model, rule, [op], special=op == "LeakyRelu")
 
 
 @pytest.mark.parametrize(
@@ -271,4 +272,5 @@ def test_choice_by_sign(body: str, slope: Any, op: str) -> None:
 )
 def test_choice_that_stays(body: str, slope: Any, reason: str | None) -> None:
     signature = X.replace("float[N,20] y", "float[3,N,20] y") if np.ndim(slope) == 3 else X
-    declines(FUSE, activation(body, 16, signature, a=slope, zero=0.0), "leaky_relu_where", reason)
+    rule = "leaky_relu_where" if np.ndim(slope) == 0 else "prelu_where"
+    declines(FUSE, activation(body, 16, signature, a=slope, zero=0.0), rule, reason)

@@ -80,7 +80,7 @@ def test_constant_after_gemm(
         ("y = Mul(g, k)", {"k": float("nan")}, "gemm_scale", "a constant is not finite"),
         ("y = Div(g, k)", {"k": 0.0}, "gemm_scale", "Reciprocal of finite constants is not finite"),
         ("y = Div(k, g)", {"k": 2.0}, "gemm_scale", None),
-        ("y = Mul(g, k) z = MatMul(x, w)", {"k": 2.0, "signature": "(float[M,5] x) => (float[M,N] y, float[M,N] z)"},
+        ("y = Mul(g, k) z = MatMul(x, w)", {"k": positive(3), "signature": "(float[M,5] x) => (float[M,N] y, float[M,N] z)"},
          "gemm_scale", "the weights have other readers"),
     ],
 )  # fmt: skip
@@ -129,8 +129,8 @@ def test_matmul_and_bias_of_half_precision() -> None:
         ("(float[B,M,5] x) => (float[B,M,3] y)", "y = Add(m, b)", {}, "Gemm takes matrices only"),
         ("(float[5] x) => (float[3] y)", "y = Add(m, b)", {}, "Gemm takes matrices only"),
         (X, "y = Add(m, b)", {"w": weight(2, 5, 3)}, "Gemm takes matrices only"),
-        (X, "y = Add(m, b)", {"b": weight(1, 1, 3)}, "varies along other axes"),
-        (X, "y = Add(m, b)", {"b": weight(2, 1)}, "varies along other axes"),
+        (X, "y = Add(m, b)", {"b": weight(1, 1, 3)}, "a vector or a matrix"),
+        (X, "y = Add(m, b)", {"b": weight(2, 1)}, "raise the size"),
         (X, "y = Add(m, b)", {"w": weight(5, 1)}, "another number of channels"),
         ("(int32[M,5] x) => (int32[M,3] y)", "y = Add(m, b)",
          {"w": np.ones((5, 3), np.int32), "b": np.ones(3, np.int32)}, "integers wrap around"),
@@ -146,7 +146,129 @@ def test_matmul_and_bias_that_stay(signature: str, body: str, changes: dict[str,
 
 def test_matmul_of_computed_operands() -> None:
     model = build("(float[M,5] x, float[5,3] w) => (float[M,3] y)", "m = MatMul(x, w) y = Add(m, b)", b=weight(3))
-    declines(FUSE, model, "matmul_add", None)
+    fires(FUSE, model, "matmul_add", ["Gemm"], special=True)
+
+
+@pytest.mark.parametrize("body", ["y = Add(m, b)", "y = Add(b, m)", "y = Sub(m, b)"])
+@pytest.mark.parametrize("shape", ["3", "1,3", "M,3", "M,1", "1", "1,1"])
+def test_matmul_and_computed_summand(body: str, shape: str) -> None:
+    signature = f"(float[M,5] x, float[5,3] w, float[{shape}] b) => (float[M,3] y)"
+    outcome = fires(FUSE, build(signature, f"m = MatMul(x, w) {body}"), "matmul_add", ["Gemm"], special=True)
+    assert outcome.attrs("Gemm") == ({"beta": -1.0} if "Sub" in body else {})
+
+
+@pytest.mark.parametrize("shape", ["K", "K,3", "1,M,3", ""])
+def test_matmul_and_computed_summand_that_stay(shape: str) -> None:
+    result = "1,M,3" if shape.startswith("1,") else "P,3"
+    signature = f"(float[M,5] x, float[5,3] w, float{f'[{shape}]' if shape else ''} b) => (float[{result}] y)"
+    model = build(signature, "m = MatMul(x, w) y = Add(m, b)")
+    declines(FUSE, model, "matmul_add", "may raise the size|a vector or a matrix")
+
+
+@pytest.mark.parametrize(("body", "beta"), [("y = Add(g, b)", None), ("y = Add(b, g)", None), ("y = Sub(g, b)", -1.0)])
+@pytest.mark.parametrize("op", ["Gemm<alpha=0.5>", "Gemm<transB=1, transA=1>"])
+def test_summand_of_gemm(body: str, beta: float | None, op: str) -> None:
+    turned = "trans" in op
+    signature = f"(float[{'5,M' if turned else 'M,5'}] x, float[{'3,5' if turned else '5,3'}] w, float[M,3] b) => (float[M,3] y)"
+    outcome = fires(FUSE, build(signature, f"g = {op}(x, w) {body}"), "gemm_add", ["Gemm"], special=True)
+    assert outcome.attrs("Gemm").get("beta") == beta
+
+
+def test_summand_of_gemm_that_stays() -> None:
+    signature = "(float[M,5] x, float[5,3] w, float[M,3] b) => (float[M,3] y)"
+    declines(FUSE, build(signature, "g = Gemm(x, w, b) y = Add(g, b)"), "gemm_add", "has a bias already")
+    declines(FUSE, build(signature, "g = Gemm<beta=0.5>(x, w, b) y = Add(g, b)"), "gemm_add", "has a bias already")
+    fires(FUSE, build(signature, "g = Gemm<beta=0.0>(x, w, b) y = Add(g, b)"), "gemm_add", ["Gemm"])
+
+
+TWO = "(float[M,5] x, float[5,3] w, float[3] c) => (float[M,3] y)"
+
+
+@pytest.mark.parametrize("scale", ["y = Mul(g, k)", "y = Mul(k, g)", "y = Div(g, k)"])
+@pytest.mark.parametrize("op", ["Gemm(x, w)", "Gemm<alpha=0.5, beta=3.0>(x, w, c)"])
+def test_number_after_gemm(scale: str, op: str) -> None:
+    fires(FUSE, build(TWO, f"g = {op} {scale}", k=np.float32(0.25)), "gemm_number", ["Gemm"], special=True)
+    shared = "(float[M,5] x) => (float[M,3] y, float[M,3] z)"
+    model = build(shared, f"g = {op} {scale} z = MatMul(x, w)", k=np.float32(0.25), w=weight(5, 3), c=weight(3))
+    fires(FUSE, model, "gemm_number", ["Gemm", "MatMul"])
+
+
+@pytest.mark.parametrize("scale", ["y = Mul(g, k)", "y = Div(g, k)"])
+def test_number_after_matmul(scale: str) -> None:
+    fires(FUSE, build(TWO, f"g = MatMul(x, w) {scale}", k=np.float32([[4]])), "matmul_number", ["Gemm"], special=True)
+
+
+@pytest.mark.parametrize(
+    ("k", "signature", "reason"),
+    [
+        (np.float32([1, 2, 3]), TWO, "change|raise the size"),
+        (np.float32(0), TWO, "0, infinite or NaN"),
+        (np.float32(np.inf), TWO, "0, infinite or NaN"),
+        (np.float32([[[2]]]), TWO.replace("[M,3] y", "[1,M,3] y"), "raises the rank"),
+        (np.float64(2), TWO.replace("float", "double"), "alpha is a float32"),
+        (np.int32(2), TWO.replace("float", "int32"), "wrap around"),
+    ],
+)
+def test_number_that_stays(k: np.ndarray, signature: str, reason: str) -> None:
+    declines(FUSE, build(signature, "g = MatMul(x, w) y = Mul(g, k)", k=k), "matmul_number", reason)
+
+
+@pytest.mark.parametrize(("op", "shape"), [("Gemm(x2, w, b)", (5, 3)), ("Gemm<transB=1, alpha=0.5, beta=2.0>(x2, w, b)", (3, 5))])
+@pytest.mark.parametrize("before", ["Mul(x, k)", "Mul(k, x)", "Div(x, k)", "Add(x, k)", "Sub(x, k)"])
+@pytest.mark.parametrize("constant", [(5,), (1, 5), (1,), ()])
+def test_constant_before_gemm(op: str, shape: tuple[int, ...], before: str, constant: tuple[int, ...]) -> None:
+    model = build("(float[M,5] x) => (float[M,3] y)", f"x2 = {before} y = {op}", w=weight(*shape), b=weight(3),
+                  k=positive(*constant))  # fmt: skip
+    rule = "shift_gemm" if before[:3] in ("Add", "Sub") else "scale_gemm"
+    fires(FUSE, model, rule, ["Gemm"], special=True)
+
+
+@pytest.mark.parametrize("body", ["x2 = Add(x, k) y = Gemm(x2, w, b)", "x2 = Mul(x, k) y = Gemm(x2, w, b)"])
+def test_constant_before_gemm_that_gives_the_size(body: str) -> None:
+    model = build("(float[M,1] x) => (float[M,3] y)", body, w=weight(5, 3), b=weight(3), k=positive(5))
+    declines(FUSE, model, "shift_gemm" if "Add" in body else "scale_gemm", "raise the size")
+    rows = build("(float[2,5] x) => (float[2,3] y)", body, w=weight(5, 3), b=weight(3), k=positive(2, 1))
+    declines(FUSE, rows, "shift_gemm" if "Add" in body else "scale_gemm", "varies along other axes")
+
+
+@pytest.mark.parametrize("signature", [X, "(float[B,M,5] x) => (float[B,M,3] y)", "(float[5] x) => (float[3] y)"])
+@pytest.mark.parametrize("before", ["Mul(x, k)", "Div(x, k)"])
+def test_factor_before_matmul(signature: str, before: str) -> None:
+    model = build(signature, f"x2 = {before} y = MatMul(x2, w)", w=weight(5, 3), k=positive(5))
+    fires(FUSE, model, "scale_matmul", ["MatMul"], special=True)
+
+
+@pytest.mark.parametrize("scale", ["Mul(a, k)", "Div(a, k)"])
+@pytest.mark.parametrize("constant", [(3,), ()])
+def test_factor_after_matmul_with_bias(scale: str, constant: tuple[int, ...]) -> None:
+    model = build("(float[B,M,5] x) => (float[B,M,3] y)", f"m = MatMul(x, w) a = Add(m, b) y = {scale}",
+                  w=weight(5, 3), b=weight(3), k=positive(*constant))  # fmt: skip
+    fires(FUSE, model, "matmul_bias_scale", ["MatMul", "Add"], special=True)
+
+
+@pytest.mark.parametrize(("body", "constant", "rule"), [
+    ("m = MatMul(w, x) y = Mul(m, k)", (3, 1), "left_matmul_scale"),
+    ("m = MatMul(w, x) y = Div(m, k)", (), "left_matmul_scale"),
+    ("x2 = Mul(x, k) y = MatMul(w, x2)", (5, 1), "left_scale_matmul"),
+    ("x2 = Div(x, k) y = MatMul(w, x2)", (1,), "left_scale_matmul"),
+])  # fmt: skip
+@pytest.mark.parametrize("lead", ["", "B,", "2,B,"])
+def test_factor_around_constant_left_matrix(body: str, constant: tuple[int, ...], rule: str, lead: str) -> None:
+    signature = f"(float[{lead}5,N] x) => (float[{lead}3,N] y)"
+    fires(FUSE, build(signature, body, w=weight(3, 5), k=positive(*constant)), rule, ["MatMul"], special=True)
+
+
+def test_factor_of_columns_beside_constant_left_matrix() -> None:
+    model = build("(float[5,4] x) => (float[3,4] y)", "m = MatMul(w, x) y = Mul(m, k)", w=weight(3, 5), k=positive(4))
+    declines(FUSE, model, "left_matmul_scale", "varies along other axes")
+
+
+def test_bn_after_matmul() -> None:
+    body = "m = MatMul(x, w) y = BatchNormalization(m, gamma, beta, mean, var)"
+    model = build("(float[M,5] x) => (float[M,3] y)", body, w=weight(5, 3), **bn(3))
+    fires(FUSE, model, "matmul_bn", ["Gemm"], special=True)
+    three = build("(float[M,3,5] x) => (float[M,3,4] y)", body, w=weight(5, 4), **bn(3))
+    declines(FUSE, three, "matmul_bn", "matrices only")
 
 
 @pytest.mark.parametrize("signature", [X, "(float[B,M,5] x) => (float[B,M,3] y)"])
@@ -173,7 +295,7 @@ def test_bias_and_factor_become_one_gemm() -> None:
         (X, "y = Mul(m, k)", {"k": positive(1, 1, 3)}, "raises the rank"),
         ("(float[5] x) => (float[N] y)", "y = Mul(m, k)", {"k": positive(3)}, "an operand is a vector"),
         (X, "y = Mul(m, k)", {"k": positive(4), "w": weight(5, 1)}, "another number of channels"),
-        ("(float[M,5] x) => (float[M,N] y, float[M,N] z)", "y = Mul(m, k) z = MatMul(x, w)", {"k": 2.0},
+        ("(float[M,5] x) => (float[M,N] y, float[M,N] z)", "y = Mul(m, k) z = MatMul(x, w)", {"k": positive(3)},
          "the weights have other readers"),
     ],
 )  # fmt: skip

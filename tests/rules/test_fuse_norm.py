@@ -202,6 +202,12 @@ def test_half_precision_normalized_in_float32(rms: bool, op: str) -> None:
     assert outcome.fired["rms_norm_scale" if rms else "layer_norm_scale"] == 1
 
 
-def test_half_precision_scaled_in_float32() -> None:
-    model = half(True, "c = Mul(n, a) y = Cast<to=10>(c)", a=positive(6))
-    declines(FUSE, model, "norm_casts", "not a constant with one value")
+@pytest.mark.parametrize(("rms", "op"), [(False, "LayerNormalization"), (True, "RMSNormalization")])
+def test_half_precision_scaled_in_float32(rms: bool, op: str) -> None:
+    fires(FUSE, half(rms, "c = Mul(n, a) y = Cast<to=10>(c)", a=positive(6)), "norm_casts", [op])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e5])
+def test_half_precision_whose_scale_does_not_fit(scale: float) -> None:
+    model = half(True, "c = Mul(n, a) y = Cast<to=10>(c)", a=np.full(6, scale, np.float32))
+    declines(FUSE, model, "norm_casts", "does not fit into half precision")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.rules.exact import fires, stays
+from tests.rules.helpers import positive
 
 X = "(float[N,20] x) => (float[N,20] y)"
 I64 = "(int64[N,20] x) => (int64[N,20] y)"
@@ -179,7 +180,7 @@ def test_factors_meet(a: object, b: object) -> None:
         ("not a normal number", 1e-30, 1e-30),
         ("not a normal number", 1e30, 1e30),
         ("not a normal number", np.inf, 2.0),
-        ("larger than either", np.ones((5, 1), np.float32) * 2, np.ones((1, 20), np.float32) * 2),
+        ("larger than either", positive(5, 1), positive(1, 20, seed=1)),
     ],
 )
 def test_factors_stay(reason: str, a: object, b: object) -> None:

@@ -204,7 +204,7 @@ def test_gather_of_concat(index: np.ndarray, out: str) -> None:
         "gather_of_concat",
         f"{ABC.split('=>')[0]} => (float[{out}] y)",
         f"{CONCAT} y = Gather<axis=1>(t, k)",
-        "Gather",
+        "Slice" if index.tolist() == [2, 4] else "Gather",  # every other element
         dims=DIMS,
         k=index,
     )

@@ -234,7 +234,7 @@ class TestAssemble:
     def test_rules_run_behind_what_settles(self, write):
         file = write("my_rules.py", GOOD)
         assert self.order("fuse", [file]) == ["cleanup", "fold", "simplify", "fuse", "my_rules"]
-        assert self.order("fuse,quant", [file]) == ["cleanup", "fold", "simplify", "fuse", "my_rules", "quant"]
+        assert self.order("fuse,quant", [file]) == ["cleanup", "fold", "simplify", "fuse", "layout", "my_rules", "quant"]
         assert self.order("O0", [file]) == ["my_rules"]
 
     def test_rules_run_where_they_are_named(self, write):

@@ -23,7 +23,7 @@ from graphopt.check.shrink import shrink
 from graphopt.check.widen import widen
 from graphopt.ir.text import from_text, to_text
 from graphopt.rules.rule import Accuracy
-from graphopt.runtime.distrust import distrusted
+from graphopt.runtime.distrust import distrusted, mistaken
 from graphopt.runtime.trial import Outcome
 
 F = np.float32
@@ -192,6 +192,12 @@ def test_it_is_not_asked_about_gemm_of_integers() -> None:
     whole = model("(int64[1,1] a, int64[1,1] b) => (int64[1,1] y)", body)
     assert distrusted(whole) == "its Gemm of integers rounds"
     assert distrusted(model("(float[1,1] a, float[1,1] b) => (float[1,1] y)", body)) is None
+
+
+def test_onnx_runtime_is_not_asked_to_gather_words() -> None:
+    body = "y = Gather(x, i)"
+    assert mistaken(model("(string[2,2] x, int64[1] i) => (string[1,2] y)", body)) is not None
+    assert mistaken(model("(float[2,2] x, int64[1] i) => (float[1,2] y)", body)) is None
 
 
 def test_what_it_gets_wrong_is_wrong() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import graphopt
@@ -189,3 +190,25 @@ def test_in_a_function_constants_are_nodes() -> None:
         rewrite.replace(first.outputs[0], new)
     assert [n.op for n in body.nodes] == ["Constant", "Mul", "Neg"]
     assert body.initializers == ()
+
+
+def test_an_operand_that_must_be_given_is_not_left_out() -> None:
+    """Clip has one, Loop two: a Loop has its condition, be it empty, even where it carries nothing."""
+    m = model("g (int64 n) => (float[N,2] y) { y = Loop(n, ) "
+              "<body = b (int64 k, bool c) => (bool d, float[2] p) { d = Identity(c) p = Constant<value = float[2] {1, 2}>() }> }")
+    (node,) = m.main.nodes
+    with Editor(m).rewrite("test", at=node, same_type=False) as rewrite:
+        (again,) = rewrite.node("Loop", [m.main.inputs[0], None], {"body": rewrite.body(node.attr("body"), {})})
+        (clipped,) = rewrite.node("Clip", [again, None, None])
+        made = [value.producer for value in (again, clipped)]
+        assert [len(n.inputs) for n in made if n is not None] == [2, 1]
+        rewrite.replace(node.outputs[0], clipped)
+
+
+def test_an_attribute_that_callers_set_declines() -> None:
+    text = """g (float[2,3] x) => (float[2,3] y) { y = local.f<axis = 0>(x) }
+      <opset_import: ["" : 18], domain: "local"> f <axis> (p) => (q) { q = Softmax<axis : int = @axis>(p) }"""
+    m = graphopt.load(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 18, "local" : 1]> {text}'))
+    (softmax,) = [n for graph in m.graphs() for n in graph.nodes if n.op == "Softmax"]
+    with pytest.raises(Decline, match="whoever calls the function"):
+        softmax.attr("axis")

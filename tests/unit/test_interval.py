@@ -29,12 +29,26 @@ INF = math.inf
         ("a = Sigmoid(x) b = Tanh(x) y = Concat<axis=0>(a, b)", (-1, 1)),
         ("a = Sigmoid(x) y = Max(a, l)", (0, 1)),
         ("a = Sigmoid(x) y = Min(a, l)", (-2, -2)),
-        ("a = Exp(x) y = Add(a, a)", (-INF, INF)),
+        ("a = Exp(x) y = Add(a, a)", (0, INF)),
+        ("a = Sigmoid(x) y = Mul(a, l)", (-2, 0)),
+        ("a = Tanh(x) y = Sub(a, h)", (-4, -2)),
+        ("a = Tanh(x) b = Exp(x) y = Sub(a, b)", (-INF, 1)),
+        ("a = Exp(x) y = Sub(a, a)", (-INF, INF)),
+        ("y = Mul(x, z)", (0, 0)),
+        ("y = Div(h, x)", (-INF, INF)),
+        ("a = Sigmoid(x) b = Tanh(x) c = Greater(x, h) y = Where(c, a, b)", (-1, 1)),
+        ("c = Greater(x, h) y = Where(c, l, z)", (-2, 0)),
+        ("c = Greater(x, h) y = Cast<to=1>(c)", (0, 1)),
+        ("c = Greater(x, h) a = Cast<to=1>(c) b = Sub(h, a) y = Mul(b, w)", (-INF, INF)),
+        ("a = Sigmoid(x) y = Trilu(a)", (0, 1)),
+        ("a = Clip(x, h) y = Trilu(a)", (0, INF)),
+        ("a = Shape(x) y = ConstantOfShape(a)", (0, 0)),
         ("y = Identity(h)", (3, 3)),
     ],
 )
 def test_bounds_that_operators_give(body: str, expected: tuple[float, float]) -> None:
-    m = model(f"g (float[2,2] x) => (float[N,M] y) {{ {body} }}", l=F(-2), h=F(3), s=np.array([2, 2]))
+    constants = {"l": F(-2), "h": F(3), "s": np.array([2, 2]), "z": F(0), "w": np.array([-3e38, 3e38], F)}
+    m = model(f"g (float[2,2] x) => (float[N,M] y) {{ {body} }}", **constants)
     assert interval(m.main.outputs[0]) == expected
 
 
@@ -53,6 +67,17 @@ def test_bounds_of_constants(array: Any, expected: tuple[float, float]) -> None:
     constant = next(iter(m.main.nodes)).inputs[1]
     assert constant is not None
     assert interval(constant) == expected
+
+
+def test_bounds_of_rounded_results() -> None:
+    m = model("g (float[2] x) => (float[N] y) { a = Sigmoid(x) y = Add(a, c) }", c=F(2**24 - 0.0))
+    low, high = interval(m.main.outputs[0])
+    assert low == 2**24 and high > 2**24 + 1  # 2^24 + 1 is no float32, so the bound is a step wider
+
+
+def test_bounds_of_integers_that_wrap_around() -> None:
+    m = model("g (uint8[2] x) => (int8[2] y) { a = Clip(x, l, h) y = Cast<to=3>(a) }", l=np.uint8(100), h=np.uint8(200))
+    assert interval(m.main.outputs[0]) == (-INF, INF)
 
 
 def test_bounds_of_unsigned_integers() -> None:

@@ -29,7 +29,7 @@ class TestSpec:
         assert names("cleanup fold{slack=10,timeout=2.5}") == ["cleanup", "fold{slack=10,timeout=2.5}"]
 
     def test_presets(self) -> None:
-        assert names("O2") == ["cleanup", "fold", "simplify", "fuse"]
+        assert names("O2") == ["cleanup", "fold", "simplify", "fuse", "layout"]
         assert names("O0") == []
 
     @pytest.mark.parametrize(

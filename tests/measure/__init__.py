@@ -1,0 +1,1 @@
+"""Measures which rewrites pay on a target, and writes the table that decides: see `__main__`."""
