@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphopt_passes.fuse.attribute import attribute, require_kernel
 
-from graphopt import Const, DType, Tensor, op, require, rule, total
+from graphopt import Const, DType, Node, Tensor, op, require, rule, total
 
 _X = {"x": "f32: N C"}
 
@@ -41,13 +41,14 @@ def swish_of_exp(x: Tensor) -> Tensor:
     return x * op.Sigmoid(x)
 
 
-def _swish(x: Tensor, alpha: Const) -> Tensor:
-    return x * op.Sigmoid(x) | x * op.Sigmoid(x * alpha)
+def _swish(x: Tensor, alpha: Const, sigmoid: Node) -> Tensor:
+    return x * sigmoid.bind(op.Sigmoid(x)) | x * sigmoid.bind(op.Sigmoid(x * alpha))
 
 
 @rule(_swish, shapes={"x": "N C", "alpha": ""})
-def swish(x: Tensor, alpha: Tensor | None) -> Tensor:
+def swish(x: Tensor, alpha: Tensor | None, sigmoid: Node) -> Tensor:
     """x times the sigmoid of a multiple of x is Swish."""
+    require(sigmoid.version < 25, "ONNX Runtime 1.31 does not run Swish from opset 25 on")
     return op.Swish(x, alpha=1.0 if alpha is None else attribute(alpha))
 
 
