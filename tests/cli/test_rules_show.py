@@ -39,7 +39,7 @@ def test_a_rule(cli: Cli) -> None:
 
 def test_a_rule_whose_result_depends_on_what_is_matched_is_shown_as_code(cli: Cli) -> None:
     out = cli("rules", "show", "fuse.swish", "--no-example").out
-    assert "x * Sigmoid(x) | x * Sigmoid(x * alpha)  →  …" in out
+    assert "x * sigmoid | x * sigmoid  →  …" in out
     assert "def swish(x: Tensor, alpha: Tensor | None, sigmoid: Node) -> Tensor:\n" in out
     assert "alpha is a constant, or left out" in out
     assert "opset       any; where it makes Swish, from 24 on" in out
