@@ -27,25 +27,43 @@ _VARIADIC = frozenset(["Sum", "Max", "Min", "Mean"])
 _MAX_STEPS = 4096  # of one root: a pattern that backtracks longer is given up
 
 
-def compiled(x: Tensor, note: Note | None, again: Repeated) -> Compiled:
-    """The closures of an expression. `again`: what stands at several places of the pattern."""
-    if isinstance(x, Var):
-        return variable(x, note)
-    if isinstance(x, Literal):
-        return literal(x, note)
-    if isinstance(x, Alt):
-        return _alternatives(x, note, again)
-    assert isinstance(x, Out), f"no pattern: {x!r}"
-    return _operator(x.node, x.index, note, again)
+class Compiler:
+    """Makes the closures of a pattern's expressions. `again`: what stands at several places of the pattern.
+
+    An expression that stands at several places is compiled once: alternatives of alternatives would
+    otherwise take time and memory that grow exponentially with their depth.
+    """
+
+    def __init__(self, note: Note | None, again: Repeated) -> None:
+        self.note = note
+        self.again = again
+        self._made: dict[Any, tuple[Tensor, Compiled]] = {}  # with the expression, so that nothing else gets its id
+
+    def __call__(self, x: Tensor) -> Compiled:
+        """The closures of an expression."""
+        key = (x.node, x.index) if isinstance(x, Out) else id(x)
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = x, self._compile(x)
+        return found[1]
+
+    def _compile(self, x: Tensor) -> Compiled:
+        if isinstance(x, Var):
+            return variable(x, self.note)
+        if isinstance(x, Literal):
+            return literal(x, self.note)
+        if isinstance(x, Alt):
+            return _alternatives(x, self)
+        assert isinstance(x, Out), f"no pattern: {x!r}"
+        return _operator(x.node, x.index, self)
 
 
 # -- alternatives and operators --------------------------------------------------------------------
 
 
-def _alternatives(x: Alt, note: Note | None, again: Repeated) -> Compiled:
-    options = [
-        (frozenset(o.node.ops) if isinstance(o, Out) else None, compiled(o, note, again)) for o in x.options
-    ]
+def _alternatives(x: Alt, compiler: Compiler) -> Compiled:
+    note = compiler.note
+    options = [(frozenset(o.node.ops) if isinstance(o, Out) else None, compiler(o)) for o in x.options]
     by_operator: dict[str | None, list[Compiled]] = {}
 
     def chosen(v: Any) -> list[Compiled]:
@@ -94,12 +112,13 @@ def made_by(operators: Sequence[str | None], wanted: list[tuple[int, frozenset[s
     return True
 
 
-def _operator(expr: OpExpr, index: int, note: Note | None, again: Repeated) -> Compiled:
+def _operator(expr: OpExpr, index: int, compiler: Compiler) -> Compiled:
+    note, again = compiler.note, compiler.again
     names, domain, capture = frozenset(expr.ops), expr.domain, expr.capture
     many = expr.inputs[-1] if expr.inputs and isinstance(expr.inputs[-1], Many) else None
     fixed = expr.inputs[:-1] if many is not None else expr.inputs
-    inputs = [None if i is None else compiled(i, note, again) for i in fixed]
-    rest = None if many is None else _rest(many, note, again)
+    inputs = [None if i is None else compiler(i) for i in fixed]
+    rest = None if many is None else _rest(many, compiler)
     count = len(inputs)
     attrs = attribute_contract(expr, note)
     all_orders = orders(expr)
@@ -260,9 +279,9 @@ def _once(then: Next, state: State, again: Repeated) -> Next:
     return follow
 
 
-def _rest(many: Many, note: Note | None, again: Repeated) -> Callable[[oir.Node, int, State, Next], bool]:
+def _rest(many: Many, compiler: Compiler) -> Callable[[oir.Node, int, State, Next], bool]:
     """Operands from a place on, one or more; each matches the element, and its variables go into the lists."""
-    match = compiled(many.element, note, again).match
+    note, match = compiler.note, compiler(many.element).match
     parts = [x for x in subexpressions(many.element) if isinstance(x, Out)]
     own = {x.node for x in parts if not labels(x).isdisjoint(many.labels)}  # the others are the same for all operands
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import onnx_ir as oir
@@ -15,7 +16,7 @@ import onnx_ir as oir
 from graphopt.errors import RuleError
 from graphopt.ir.facts import Facts
 from graphopt.rules import outline
-from graphopt.rules.closures import compiled, operators_of, orders
+from graphopt.rules.closures import Compiler, operators_of, orders
 from graphopt.rules.expr import Alt, Out, Tensor, Var, options_of
 from graphopt.rules.state import Matcher, Next, Note, State
 
@@ -48,12 +49,16 @@ class Pattern:
         self.operands = sum(outline.operands(o) for o in outputs)
         self.constants = outline.constants(*outputs)
         self._wanted = _wanted_at_root(outputs[0])
-        self._again = outline.repeated(*outputs)
-        self._root, self._further = self._compile(None)
+        self._paths = _paths(outputs, place)
+
+    @cached_property
+    def _compiled(self) -> tuple[Matcher, list[Finder]]:
+        """Made when it is first needed: most patterns meet no graph that has their operators."""
+        return self._compile(None)
 
     def _compile(self, note: Note | None) -> tuple[Matcher, list[Finder]]:
-        again = self._again
-        return compiled(self.outputs[0], note, again).match, _further(self.outputs, self.place, note, again)
+        compiler = Compiler(note, outline.repeated(*self.outputs))
+        return compiler(self.outputs[0]).match, [_finder(options, compiler) for options in self._paths]
 
     def possible(self, known: Set[str]) -> bool:
         """Whether a graph that has only these operators can have a match."""
@@ -81,7 +86,8 @@ class Pattern:
         assert producer is not None
         if not likely and not self.may_match(producer.op_type, operators_of(producer.inputs)):
             return None
-        return self._search(State(facts, producer.graph), root, self._root, self._further, accept)
+        first, finders = self._compiled
+        return self._search(State(facts, producer.graph), root, first, finders, accept)
 
     def prober(self, note: Note) -> Callable[[Facts, oir.Value], Match | None]:
         """A slow `match`, made once for many roots: `note` is told of everything that does not fit on the way."""
@@ -137,36 +143,36 @@ def _wanted_at_root(root: Out | Alt) -> dict[str, list[list[tuple[int, frozenset
 # -- further outputs ------------------------------------------------------------------------------
 
 
-def _further(outputs: tuple[Out | Alt, ...], place: str, note: Note | None, again: outline.Repeated) -> list[Finder]:
-    """Finders of the second and later outputs, each reached forward from what is already bound."""
-    finders: list[Finder] = []
+_Way = tuple[Any, list[Out]]
+"""Something bound, and the operators that lead from it to an expression, which is the last."""
+
+
+def _paths(outputs: tuple[Out | Alt, ...], place: str) -> list[list[tuple[Out, _Way]]]:
+    """For the second and each later output its alternatives, and how each is reached from what is already bound."""
+    found: list[list[tuple[Out, _Way]]] = []
     known = outline.bound(outputs[0])
     for output in outputs[1:]:
-        options = [_finder(option, known, note, again) for option in options_of(output)]
-        if None in options:
+        ways = [(option, _path(option, known)) for option in options_of(output)]
+        if any(way is None for _, way in ways):
             raise RuleError("the outputs of the pattern are not connected", where=place,
                             hint="each further output must read a variable that the ones before it bind")
-        finders.append(_any_of([o for o in options if o is not None]))
+        found.append([(option, way) for option, way in ways if way is not None])
         known.update(outline.bound(output))
-    return finders
+    return found
 
 
-def _any_of(finders: list[Finder]) -> Finder:
+def _finder(options: list[tuple[Out, _Way]], compiler: Compiler) -> Finder:
+    """What looks for an output, whichever of its alternatives it is."""
+    note = compiler.note
+    finders = [_forward(output, way, compiler(output).match, note) if way[1] else _sibling(output, note)
+               for output, way in options]
     if len(finders) == 1:
         return finders[0]
     return lambda state, then: any(find(state, then) for find in finders)
 
 
-def _finder(output: Tensor, known: dict[Any, None], note: Note | None, again: outline.Repeated) -> Finder | None:
-    assert isinstance(output, Out)
-    if output.node in known:
-        return _sibling(output, note)
-    path = _path(output, known)
-    return None if path is None else _forward(output, path, compiled(output, note, again).match, note)
-
-
-def _path(x: Tensor | None, known: dict[Any, None]) -> tuple[Any, list[Out]] | None:
-    """Something bound, and the operators that lead from it to `x`, `x` last; the shortest such way."""
+def _path(x: Tensor | None, known: dict[Any, None]) -> _Way | None:
+    """The shortest way to `x` from something bound; without operators if it is bound itself."""
     if isinstance(x, Var):
         return (x.label, []) if x.label in known else None
     if isinstance(x, Alt) or not isinstance(x, Out):
@@ -195,7 +201,7 @@ def _sibling(output: Out, note: Note | None) -> Finder:
     return find
 
 
-def _forward(output: Out, path: tuple[Any, list[Out]], match: Matcher, note: Note | None) -> Finder:
+def _forward(output: Out, path: _Way, match: Matcher, note: Note | None) -> Finder:
     """An output that is reached through the readers of something bound, and theirs."""
     start, steps = path
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Set
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Set
+from typing import NamedTuple, TypeVar
 
 from graphopt.rules.expr import Alt, AttrVar, Many, OpExpr, Out, Tensor, Var, inputs_of, options_of
 
@@ -26,36 +26,66 @@ def makers(expr: OpExpr) -> list[tuple[int, frozenset[str]]]:
     return found
 
 
+T = TypeVar("T")
+Bound = dict[str | OpExpr, None]
+
+
+def _folded(x: Tensor | None, step: Callable[[Tensor | None, Callable[[Tensor | None], T]], T]) -> T:
+    """`step` of an expression; it asks for that of an operand, which is worked out once wherever the operand stands."""
+    known: dict[int, T] = {}
+
+    def of(x: Tensor | None) -> T:
+        if id(x) not in known:
+            known[id(x)] = step(x, of)
+        return known[id(x)]
+
+    return of(x)
+
+
 def possible(x: Tensor | None, known: Set[str]) -> bool:
     """Whether a graph that has only the operators `known` can have a match."""
-    if isinstance(x, Alt):
-        return any(possible(o, known) for o in x.options)
-    if not isinstance(x, Out):
-        return True
-    return not known.isdisjoint(x.node.ops) and all(possible(i, known) for i in inputs_of(x.node))
+
+    def step(x: Tensor | None, of: Callable[[Tensor | None], bool]) -> bool:
+        if isinstance(x, Alt):
+            return any(of(o) for o in x.options)
+        return not isinstance(x, Out) or (not known.isdisjoint(x.node.ops) and all(of(i) for i in inputs_of(x.node)))
+
+    return _folded(x, step)
 
 
 def depth(x: Tensor | None) -> int:
     """Operators on the longest chain."""
-    if isinstance(x, Alt):
-        return max(depth(o) for o in x.options)
-    return 1 + max((depth(i) for i in inputs_of(x.node)), default=0) if isinstance(x, Out) else 0
+
+    def step(x: Tensor | None, of: Callable[[Tensor | None], int]) -> int:
+        if isinstance(x, Alt):
+            return max(of(o) for o in x.options)
+        return 1 + max((of(i) for i in inputs_of(x.node)), default=0) if isinstance(x, Out) else 0
+
+    return _folded(x, step)
 
 
 def size(x: Tensor | None) -> int:
     """Operators of the largest alternative; of operands in any number, one is counted."""
-    if isinstance(x, Alt):
-        return max(size(o) for o in x.options)
-    return 1 + sum(size(i) for i in inputs_of(x.node)) if isinstance(x, Out) else 0
+
+    def step(x: Tensor | None, of: Callable[[Tensor | None], int]) -> int:
+        if isinstance(x, Alt):
+            return max(of(o) for o in x.options)
+        return 1 + sum(of(i) for i in inputs_of(x.node)) if isinstance(x, Out) else 0
+
+    return _folded(x, step)
 
 
 def operands(x: Tensor | None) -> int:
     """Inputs of all operators of the widest alternative; operands in any number count as very many."""
-    if isinstance(x, Alt):
-        return max(operands(o) for o in x.options)
-    if isinstance(x, Out) and x.node.inputs and isinstance(x.node.inputs[-1], Many):
-        return sys.maxsize
-    return len(x.node.inputs) + sum(operands(i) for i in inputs_of(x.node)) if isinstance(x, Out) else 0
+
+    def step(x: Tensor | None, of: Callable[[Tensor | None], int]) -> int:
+        if isinstance(x, Alt):
+            return max(of(o) for o in x.options)
+        if isinstance(x, Out) and x.node.inputs and isinstance(x.node.inputs[-1], Many):
+            return sys.maxsize
+        return len(x.node.inputs) + sum(of(i) for i in inputs_of(x.node)) if isinstance(x, Out) else 0
+
+    return _folded(x, step)
 
 
 def subexpressions(*outputs: Tensor) -> Iterator[Tensor]:
@@ -105,18 +135,22 @@ def repeated(*outputs: Tensor) -> Repeated:
 
 def bound(x: Tensor) -> dict[str | OpExpr, None]:
     """Variables and operators that are bound whenever `x` has matched: places to look further from."""
-    if isinstance(x, Var):
-        return {} if x.optional else {x.label: None}
-    if isinstance(x, Alt):
-        first, *others = (bound(o) for o in x.options)
-        return {key: None for key in first if all(key in other for other in others)}
-    found: dict[str | OpExpr, None] = {}
-    if isinstance(x, Out):
-        found[x.node] = None
-        for i in x.node.inputs:
-            if isinstance(i, Tensor):
-                found.update(bound(i))
-    return found
+
+    def step(x: Tensor | None, of: Callable[[Tensor | None], Bound]) -> Bound:
+        if isinstance(x, Var):
+            return {} if x.optional else {x.label: None}
+        if isinstance(x, Alt):
+            first, *others = (of(o) for o in x.options)
+            return {key: None for key in first if all(key in other for other in others)}
+        found: Bound = {}
+        if isinstance(x, Out):
+            found[x.node] = None
+            for i in x.node.inputs:
+                if isinstance(i, Tensor):
+                    found |= of(i)
+        return found
+
+    return dict(_folded(x, step))
 
 
 def operators(*outputs: Tensor) -> int:
