@@ -150,7 +150,8 @@ def bound(x: Tensor) -> dict[str | OpExpr, None]:
                     found |= of(i)
         return found
 
-    return dict(_folded(x, step))
+    found: Bound = _folded(x, step)
+    return found
 
 
 def operators(*outputs: Tensor) -> int:
