@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from graphopt_passes.fuse.affine import dims, require_finite
 
-from graphopt import Attr, DType, Tensor, op, require
+from graphopt import Attr, Const, DType, Tensor, op, require
 
 _LARGEST = 1 << 20  # elements of a scale that is made up: what it costs to read must not outweigh what is saved
 
@@ -55,6 +55,18 @@ def scaled_over_root(x: Tensor, variance: Tensor, gain: Tensor) -> Tensor:
     """x over the root and times a gain that one of them is multiplied with first."""
     inverse = inverse_root(variance) * gain | gain / op.Sqrt(variance)
     return over_root(x * gain, variance) | x * inverse
+
+
+def centred(
+    x: Tensor, eps: Const, axes: Const, axes_attr: Attr[list[int]], axes2: Const, axes2_attr: Attr[list[int]],
+    gain: Const,
+) -> Tensor:  # fmt: skip
+    """A pattern: x minus its mean, over the root of its variance, with or without epsilon and gain."""
+    m = mean(x, axes, axes_attr)
+    d = x - m
+    spread = same_mean(square(d) | square(m - x), axes, axes_attr, axes2, axes2_attr)
+    variance = spread + eps | spread
+    return over_root(d, variance) | scaled_over_root(d, variance, gain)
 
 
 def normalized_axes(x: Tensor, axes: Tensor | None, axes_attr: list[int] | None) -> tuple[int, ...]:

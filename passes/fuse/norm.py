@@ -9,6 +9,7 @@ from graphopt_passes.fuse.moments import (
     along,
     are_last,
     are_spatial,
+    centred,
     epsilon,
     last_axes,
     mean,
@@ -28,18 +29,7 @@ _AXES = {"axes_attr": [-1], "axes2_attr": [-1]}
 _SHAPES = {"x": "f32: B S D", "eps": "+", "gain": "D"}
 
 
-def _centred(
-    x: Tensor, eps: Const, axes: Const, axes_attr: Attr[list[int]], axes2: Const, axes2_attr: Attr[list[int]],
-    gain: Const,
-) -> Tensor:  # fmt: skip
-    m = mean(x, axes, axes_attr)
-    d = x - m
-    spread = same_mean(square(d) | square(m - x), axes, axes_attr, axes2, axes2_attr)
-    variance = spread + eps | spread
-    return over_root(d, variance) | scaled_over_root(d, variance, gain)
-
-
-@rule(_centred, shapes=_SHAPES, attrs=_AXES)
+@rule(centred, shapes=_SHAPES, attrs=_AXES)
 def layer_norm(
     x: Tensor, eps: Tensor | None, axes: Tensor | None, axes_attr: list[int] | None,
     axes2: Tensor | None, axes2_attr: list[int] | None, gain: Tensor | None,
@@ -52,7 +42,7 @@ def layer_norm(
     return op.LayerNormalization(x, scale, axis=-count, epsilon=epsilon(x, eps))
 
 
-@rule(_centred, shapes={**_SHAPES, "x": "f32: N C H", "gain": "C 1"}, attrs={"axes_attr": [1], "axes2_attr": [1]})
+@rule(centred, shapes={**_SHAPES, "x": "f32: N C H", "gain": "C 1"}, attrs={"axes_attr": [1], "axes2_attr": [1]})
 def layer_norm_channels(
     x: Tensor, eps: Tensor | None, axes: Tensor | None, axes_attr: list[int] | None,
     axes2: Tensor | None, axes2_attr: list[int] | None, gain: Tensor | None,
@@ -67,7 +57,7 @@ def layer_norm_channels(
     return op.Transpose(norm, perm=[perm.index(a) for a in range(x.rank)])
 
 
-def _centred_late(
+def centred_late(
     x: Tensor, eps: Const, axes: Const, axes_attr: Attr[list[int]], axes2: Const, axes2_attr: Attr[list[int]],
     gain: Const, shift: Const,
 ) -> Tensor:  # fmt: skip
@@ -82,7 +72,7 @@ def _centred_late(
     return functools.reduce(operator.or_, forms)
 
 
-@rule(_centred_late, shapes={**_SHAPES, "shift": "D"}, attrs=_AXES)
+@rule(centred_late, shapes={**_SHAPES, "shift": "D"}, attrs=_AXES)
 def layer_norm_late(
     x: Tensor, eps: Tensor | None, axes: Tensor | None, axes_attr: list[int] | None,
     axes2: Tensor | None, axes2_attr: list[int] | None, gain: Tensor | None, shift: Tensor | None,

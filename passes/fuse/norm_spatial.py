@@ -6,14 +6,10 @@ import numpy as np
 from graphopt_passes.fuse.moments import (
     along,
     are_spatial,
+    centred,
     epsilon,
-    mean,
     normalized_axes,
-    over_root,
     same_axes,
-    same_mean,
-    scaled_over_root,
-    square,
 )
 
 from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
@@ -22,18 +18,7 @@ _MAP = {"x": "f32: N C H W", "eps": "+", "gain": "C 1 1"}
 _AXES = {"axes_attr": [2, 3], "axes2_attr": [2, 3]}
 
 
-def _per_channel(
-    x: Tensor, eps: Const, axes: Const, axes_attr: Attr[list[int]], axes2: Const, axes2_attr: Attr[list[int]],
-    gain: Const,
-) -> Tensor:  # fmt: skip
-    m = mean(x, axes, axes_attr)
-    d = x - m
-    spread = same_mean(square(d) | square(m - x), axes, axes_attr, axes2, axes2_attr)
-    variance = spread + eps | spread
-    return over_root(d, variance) | scaled_over_root(d, variance, gain)
-
-
-@rule(_per_channel, shapes=_MAP, attrs=_AXES)
+@rule(centred, shapes=_MAP, attrs=_AXES)
 def instance_norm(
     x: Tensor, eps: Tensor | None, axes: Tensor | None, axes_attr: list[int] | None,
     axes2: Tensor | None, axes2_attr: list[int] | None, gain: Tensor | None,
