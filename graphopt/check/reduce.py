@@ -141,7 +141,7 @@ def _types(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     """The tensors of the main graph whose type is known, by name."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
-    except Exception:
+    except Exception:  # of many kinds; a smaller example is looked for with fewer types then
         inferred = model
     graph = inferred.graph
     values = (*graph.input, *graph.value_info, *graph.output)

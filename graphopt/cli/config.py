@@ -76,6 +76,10 @@ class Settings:
             "before": self.before, "after": self.after, "connect": parse_pairs("--connect", self.connect),
         }  # fmt: skip
 
+    def check_spelling(self) -> None:
+        """Raises `UsageError` for sizes, names and pairs that cannot be read."""
+        _ = self.sizes, self.interface
+
     @property
     def choice(self) -> dict[str, Any]:
         """Which rewrites are made, as `graphopt.optimize` takes it."""

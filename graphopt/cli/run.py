@@ -246,7 +246,7 @@ def check_input(path: Path, settings: Settings) -> None:
         raise UsageError("there is no such file", where=str(path), hint=nearest_file(path))
     if path.is_dir():
         raise UsageError("is a directory, not a file", where=str(path))
-    settings.sizes, settings.interface  # noqa: B018 - read here, so that what is misspelled is said first
+    settings.check_spelling()
     if settings.max_drop is not None and settings.eval is None:
         raise UsageError("--max-drop needs a metric", hint="give one with --eval FILE.py:FUNCTION")
     if settings.data is not None and not _is_there(settings.data):
