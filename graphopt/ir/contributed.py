@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphopt.ir import spatial
-from graphopt.ir.dims import Shape, broadcast
+from graphopt.ir.dims import Shape
+from graphopt.ir.shapes import matrix_product
 from graphopt.ir.site import Site
 
 DOMAIN = "com.microsoft"
@@ -41,22 +42,12 @@ def _matmul(site: Site) -> Shapes:
     a, b = site.shape(0), site.shape(1)
     if a is None or b is None:
         return ()
-    return _product(_turned(a, site, "A"), _turned(b, site, "B"))
+    return matrix_product(_turned(a, site, "A"), _turned(b, site, "B"))
 
 
 def _plain_matmul(site: Site) -> Shapes:
     a, b = site.shape(0), site.shape(1)
-    return () if a is None or b is None else _product(a, b)
-
-
-def _product(a: Shape, b: Shape) -> Shapes:
-    if not a or not b:
-        return ()
-    try:
-        outer = broadcast([a[:-2], b[:-2]])
-    except ValueError:
-        return ()
-    return [(*outer, *a[:-1][-1:], *(b[-1:] if len(b) > 1 else ()))]
+    return () if a is None or b is None else matrix_product(a, b)
 
 
 def _turned(shape: Shape, site: Site, side: str) -> Shape:

@@ -277,7 +277,12 @@ def _gather(site: Site) -> Sequence[Shape | None]:
 
 def _matmul(site: Site) -> Sequence[Shape | None]:
     a, b = site.shape(0), site.shape(1)
-    if a is None or b is None or not a or not b:
+    return () if a is None or b is None else matrix_product(a, b)
+
+
+def matrix_product(a: Shape, b: Shape) -> Sequence[Shape]:
+    """The shape of a matrix product, as NumPy's matmul has it; nothing where the operands do not fit."""
+    if not a or not b:
         return ()
     try:
         outer = broadcast([a[:-2], b[:-2]])

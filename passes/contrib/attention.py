@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 from graphopt_passes.contrib.operators import ms, require_float
+from graphopt_passes.fuse.attention import heads_of
 
-from graphopt import Attr, Const, Decline, Dim, Node, Tensor, op, require, rule
+from graphopt import Attr, Const, Dim, Node, Tensor, op, require, rule
 
 _SHAPES = {"q": "B S 8", "k": "B T 8", "v": "B T 8", "mask": "1 1 S T", "q_mul": "+", "factor": "+", "divisor": "+"}
 _SPLIT = (0, 2, 1, 3)
@@ -42,8 +43,8 @@ def multi_head_attention(
     del q_size, k_size, v_size, size  # the shapes that they ask for are checked instead
     require_float(q, k, v)
     require(axis in (-1, 3), "the softmax is not over the keys")
-    heads = _count(q, q_heads)
-    require(heads == _count(k, k_heads) == _count(v, v_heads), "the numbers of heads differ")
+    heads = heads_of(q, q_heads)
+    require(heads == heads_of(k, k_heads) == heads_of(v, v_heads), "the numbers of heads differ")
     require(q.shape[2] == k.shape[2], "queries and keys have heads of different sizes")
     same = None not in q.shape and None not in k.shape and q.shape[0] == k.shape[0]
     require(same and k.shape[:2] == v.shape[:2], "batch or length of queries, keys and values may differ")
@@ -53,19 +54,6 @@ def multi_head_attention(
     require(math.isfinite(scale) and np.float32(scale) > 0, "the scale is not positive")
     bias = None if mask is None else _bias(mask, q, k, heads)
     return ms.MultiHeadAttention(q, k, v, None, None, bias, num_heads=heads, scale=scale)
-
-
-def _count(x: Tensor, reshape: Node) -> int:
-    """Into how many heads a Reshape splits the last axis of x and nothing else."""
-    shape, split = x.shape, reshape.outputs[0].shape
-    if split is None or len(shape) != 3 or len(split) != 4:
-        raise Decline("the operands do not have three axes")
-    heads, width, whole = split[2], split[3], shape[2]
-    require(None not in shape[:2] and shape[:2] == split[:2], "the Reshape may change batch or sequence")
-    if not isinstance(heads, int) or not isinstance(width, int):
-        raise Decline("the number of heads or their size is not known")
-    require(heads * width == whole, "the Reshape does not split the last axis alone")
-    return heads
 
 
 def _nonzero(divisor: Tensor) -> float:

@@ -27,12 +27,12 @@ def attention_heads(
 ) -> Tensor:  # fmt: skip
     """Attention on operands of three axes splits them into heads, and joins the heads, by itself."""
     del q_size, k_size, v_size, size  # the shapes that they ask for are checked instead
-    queries, keys, values = _heads(q, q_heads), _heads(k, k_heads), _heads(v, v_heads)
+    queries, keys, values = heads_of(q, q_heads), heads_of(k, k_heads), heads_of(v, v_heads)
     require(keys == values, "keys and values have different numbers of heads")
     return again(node, q, k, v, mask, q_num_heads=queries, kv_num_heads=keys)
 
 
-def _heads(x: Tensor, reshape: Node) -> int:
+def heads_of(x: Tensor, reshape: Node) -> int:
     """Into how many heads a Reshape splits the last axis of x and nothing else."""
     shape, split = x.shape, reshape.outputs[0].shape
     require(len(shape) == 3 and split is not None and len(split) == 4, "the operands do not have three axes")
