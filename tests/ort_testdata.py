@@ -35,7 +35,7 @@ _LEFT = {
     r"matmul_integer_to_float16": "there is no kernel of MatMulIntegerToFloat for half precision on a processor",
     r"transpose_cast_matmul": "there is no kernel of FusedMatMul for half precision on a processor",
     r"embed_layer_norm": "a negative id counts from the end in Gather, and is an error in EmbedLayerNormalization",
-    r"layer_norm_t5|simplified_layer_norm|layer_norm_with_cast|format3_graph_output_with_cast|no_beta_with_cast":
+    r"layer_norm_t5|simplified_layer_norm|skip_layer_norm_format[12]|format3_with_cast|layer_norm_with_cast|format3_graph_output_with_cast|no_beta_with_cast":
         "opset 12 has no normalization, and ONNX no SimplifiedLayerNormalization at all",
     r"fuse-matmul-bn": "the model does not run: its BatchNormalization has other sizes than its input",
     r"cast_elimination_complex|dup_qdq": "the casts, or the scales, round",

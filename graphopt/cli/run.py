@@ -178,6 +178,8 @@ def run(
     graphopt run model.onnx -p fuse,quant -t ort-cpu --data samples.npz
     graphopt run model.onnx -O3 -t tensorrt-rtx -o model.engine --sm 86,89
     """
+    from graphopt.runtime.executor import executor
+
     if no_verify and verify:
         raise UsageError("--verify and --no-verify exclude each other")
     path, passes = positional([model, *ctx.args], passes or [], rules or [])
@@ -194,6 +196,9 @@ def run(
     }  # fmt: skip
     settings = resolve(flags, config)
     _check(path, settings)
+    if settings.verify or settings.bench:
+        executor().warm()  # it starts while the engine is imported here
+    settings.check_spelling()
     if dry_run:
         from graphopt.cli.plan import show_plan
 
@@ -246,7 +251,6 @@ def check_input(path: Path, settings: Settings) -> None:
         raise UsageError("there is no such file", where=str(path), hint=nearest_file(path))
     if path.is_dir():
         raise UsageError("is a directory, not a file", where=str(path))
-    settings.check_spelling()
     if settings.max_drop is not None and settings.eval is None:
         raise UsageError("--max-drop needs a metric", hint="give one with --eval FILE.py:FUNCTION")
     if settings.data is not None and not _is_there(settings.data):
