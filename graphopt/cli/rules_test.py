@@ -45,6 +45,10 @@ def test_rules(
     show(_table(results, written if update else None))
     if untested:
         show(f"not tested: {', '.join(dict.fromkeys(untested))}")
+    for file, ran in results.items():
+        for case in (result.case for result in ran):
+            if cases[file.resolve(), case.title][0].after is not None and case.unchanged is not None:
+                show(f"fires no longer: {file}:{case.line}: {case.title}: {case.unchanged}")
     failed = [result for ran in results.values() for result in ran if not result.ok]
     for result in failed:
         write(f"\n{result.case.file}:{result.case.line}: {result.case.title}\n{_indented(str(result.failure))}\n")

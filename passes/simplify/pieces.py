@@ -94,7 +94,7 @@ def concat_pieces(rewrite: Rewrite, node: Node) -> None:
     """A Concat of pieces of one tensor is a piece of it: all of it, a Slice or a Gather."""
     axis, parts = axis_of(node), operands(node)
     require(len(parts) > 1, "there is one operand")
-    makers = {p.producer for p in parts}
+    makers = dict.fromkeys(p.producer for p in parts)
     require(None not in makers and all(_is_cut(m) for m in makers if m), "an operand is no piece of anything")
     pieces = [piece_of(p, axis) for p in parts]
     whole = pieces[0].whole

@@ -90,6 +90,15 @@ def test_update_writes_what_happens_and_says_how_often(cli: Cli, golden: Path) -
     assert "other values are computed" in done.out
 
 
+def test_update_says_which_rule_fires_no_longer(cli: Cli, golden: Path) -> None:
+    golden.write_text(GOLDEN.replace("   b = Neg (a)\n", "   b = Abs (a)\n"))
+    done = cli("rules", "test", "double.onnxtxt", "--update")
+    assert done.code == 0, done.err
+    assert "fires no longer: double.onnxtxt:3: twice: no match" in done.out
+    assert "once" not in done.out
+    assert "fires no longer" not in cli("rules", "test", "double.onnxtxt", "--update").out
+
+
 def test_one_case_one_file_once(cli: Cli, golden: Path) -> None:
     done = cli("rules", "test", "double.onnxtxt::once")
     assert done.code == 0 and re.search(r"double\.onnxtxt +1 ", done.out)
