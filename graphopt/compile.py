@@ -218,7 +218,7 @@ class Job:
         if self.no_feeds is not None:
             return None
         assert self.original is not None
-        hint = f"nothing was written; {self._to_bisect()}"
+        hint = f"nothing was written; {self._to_bisect('make a test of it')}"
         return PassCheck(self.original, self.feeds, self.accuracy, self.source, hint)
 
     def _record(self, editor: Editor) -> None:
@@ -232,21 +232,21 @@ class Job:
 
         if self._recorder is None or self.no_feeds is not None:
             return
-        hint = f"nothing was written; {self._to_bisect()}"
+        hint = f"nothing was written; {self._to_bisect('make a test of it')}"
         found = check_rewrites(
             self._recorder, self.feeds, self.passes, self.accuracy, where=self.source, hint=hint
         )
         self.report.notes.append(f"{found.compared} rewrite{'s' * (found.compared != 1)} compared one by one")
         self.report.notes += [f"{count} not compared: {reason}" for reason, count in found.skipped.items()]
 
-    def _to_bisect(self) -> str:
-        """How to find the rewrite to blame."""
+    def _to_bisect(self, why: str = "find the rewrite to blame") -> str:
+        """How to bisect this run, and what that is good for."""
         if self._reshaped:
-            return "find the rewrite to blame: write the model in this form with -O0, and bisect that"
+            return f"{why}: write the model in this form with -O0, and bisect that"
         passes = ",".join(item.spelling() for item in self.passes if item.name not in self._added)
         files = self.assembly.files
         if self.model.source is None or self.model.source.path is None or (self.assembly.packs and not files):
-            return f"find the rewrite to blame: graphopt.bisect(model, {passes!r})"
+            return f"{why}: graphopt.bisect(model, {passes!r})"
         words = ["graphopt", "bisect", self.source, "-p", passes]
         words += [word for file in files for word in ("--rules", file)]
         if self.accuracy in _LEVELS:
@@ -257,7 +257,7 @@ class Job:
             words += ["--data", os.fspath(self._data_spec)]
         if self._seed:
             words += ["--seed", str(self._seed)]
-        return f"find the rewrite to blame: {shlex.join([*words, *self.selection.spelled()])}"
+        return f"{why}: {shlex.join([*words, *self.selection.spelled()])}"
 
     def _choose_feeds(self) -> None:
         """Samples that the original and the result are run on: the caller's, or made up from the inputs."""

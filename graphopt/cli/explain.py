@@ -128,7 +128,7 @@ def _explained(found: list[Named], model: Model, before: list[Pass], target: Any
         mine = model if len(found) == 1 else Model(clone(model.ir))
         against = obstacles(named.rule, mine, target, named.name)
         fired = sum(entry.rule == named.name for entry in journal.entries)
-        outcome = explain_rule(named.rule, mine, near=near, domains=frozenset(target.domains))
+        outcome = explain_rule(named.rule, mine, near=near, domains=frozenset(target.domains), name=named.name)
         result.add(named, outcome, against, fired)
     return result
 

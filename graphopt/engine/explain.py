@@ -61,13 +61,15 @@ class Explanation:
 
 
 def explain(
-    rule: Rule[Any], model: Model, *, near: str | None = None, domains: frozenset[str] | None = None
+    rule: Rule[Any], model: Model, *, near: str | None = None, domains: frozenset[str] | None = None,
+    name: str | None = None,
 ) -> Explanation:
     """Apply a rule to a model until it settles, and say what became of each root.
 
     The model is changed: it is as after a run of this rule alone. What does not match is judged by the model as it
     was before. `near`: the name of a node or value, or a pattern of such names; only the roots that are there, or
     that a match could reach it from. `domains`: operator domains that the replacement may use; None for all.
+    `name`: what errors call the rule, if not by its own name.
 
     Raises `UsageError` with the nearest name if nothing is called `near`, `RuleError` if the replacement raises.
     """
@@ -79,7 +81,7 @@ def explain(
     names = {node: Node(model, node).name for node in every}
     prober = Prober(rule, model)
     misses = {node: prober.miss(node) for node in asked}
-    run = _Run(rule, model, domains)
+    run = _Run(rule, model, domains, name)
     result = Explanation(_operators(rule), again=sum(n for node, n in run.fired.items() if node not in names))
     for node in asked:
         miss = misses[node]
@@ -110,7 +112,7 @@ def _outcome(name: str, node: oir.Node, run: _Run, miss: Miss | None) -> Outcome
 class _Run:
     """One run of the driver with one rule, and what it did at which node."""
 
-    def __init__(self, rule: Rule[Any], model: Model, domains: frozenset[str] | None) -> None:
+    def __init__(self, rule: Rule[Any], model: Model, domains: frozenset[str] | None, name: str | None) -> None:
         self.fired: dict[oir.Node, int] = {}
         self.declined: dict[oir.Node, dict[str, str]] = {}
         self.consumed: dict[oir.Node, str] = {}
@@ -119,7 +121,7 @@ class _Run:
         editor = Editor(model)
         editor.preview(self._propose)
         editor.listen(self._commit)
-        Driver([(rule.name, rule)], editor, domains=domains, watch=self._decline).run()
+        Driver([(name or rule.name, rule)], editor, domains=domains, watch=self._decline).run()
 
     def _propose(self, draft: Draft) -> None:
         self._draft = draft

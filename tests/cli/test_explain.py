@@ -206,4 +206,4 @@ def test_a_rule_that_raises_is_named(cli: Cli, gelu: Path, tmp_path: Path) -> No
     )
     found = cli("explain", gelu, "--rule", "bad.py")
     assert found.code == 1
-    assert "broken" in found.err and "ZeroDivisionError" in found.err
+    assert "bad.broken" in found.err and "ZeroDivisionError" in found.err
