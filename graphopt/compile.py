@@ -218,7 +218,7 @@ class Job:
         if self.no_feeds is not None:
             return None
         assert self.original is not None
-        hint = f"nothing was written; {self._to_bisect('make a test of it')}"
+        hint = f"nothing was written; {self._to_bisect()}"
         return PassCheck(self.original, self.feeds, self.accuracy, self.source, hint)
 
     def _record(self, editor: Editor) -> None:
