@@ -90,7 +90,7 @@ def _of_filling(node: Node) -> Interval:
     array = np.asarray(filling.numpy()) if hasattr(filling, "numpy") else np.zeros(0)
     if array.size != 1 or array.dtype.kind not in "biuf" or np.isnan(array).any():
         return _EVERYTHING
-    return float(array.item()), float(array.item())
+    return _around(array, array)
 
 
 def _of_cast(value: Value, node: Node, depth: int, known: dict[Value, Interval]) -> Interval:
@@ -126,9 +126,17 @@ def _of_constant(value: Value) -> Interval:
     array = value.array()
     if array is None or array.size == 0 or array.dtype.kind not in "biuf":
         return _EVERYTHING
-    numbers = array.astype(np.float64)
-    known = numbers[~np.isnan(numbers)]
-    return (float(known.min()), float(known.max())) if known.size else _EVERYTHING
+    known = array if array.dtype.kind != "f" else array[~np.isnan(array)]
+    return _around(known.min(), known.max()) if known.size else _EVERYTHING
+
+
+def _around(least: np.ndarray, largest: np.ndarray) -> Interval:
+    """Both as doubles, which hold integers up to 2^53 only: beyond, the next one outside."""
+    low, high = least.item(), largest.item()
+    return (
+        float(low) if float(low) <= low else math.nextafter(float(low), -math.inf),
+        float(high) if float(high) >= high else math.nextafter(float(high), math.inf),
+    )
 
 
 def _of_dtype(value: Value) -> Interval:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from graphopt import Const, Tensor, op, require, rule
@@ -73,7 +75,7 @@ def max_noop(x: Tensor, a: Const) -> Tensor:
 def min_noop(x: Tensor, a: Const) -> Tensor:
     """A bound from above that all elements keep anyway does nothing, up to the sign of a zero."""
     require(a.broadcasts_into(x), "the bound may raise the size of x")
-    require(x.range[1] <= -_largest(a, -1), "an element may be above")
+    require(x.range[1] <= _least(a), "an element may be above")
     return x
 
 
@@ -84,7 +86,7 @@ def clip_noop(x: Tensor, a: Const | None, b: Const | None) -> Tensor:
     low, high = x.range
     require(np.isfinite(low) and np.isfinite(high), "an element may be infinite")
     require(a is None or low >= _largest(a), "an element may be below")
-    require(b is None or high <= -_largest(b, -1), "an element may be above")
+    require(b is None or high <= _least(b), "an element may be above")
     return x
 
 
@@ -93,8 +95,17 @@ def _check(x: Tensor, a: Tensor, b: Tensor) -> None:
     require(a.broadcasts_into(b) or b.broadcasts_into(a), "the combined constant would be larger than either")
 
 
-def _largest(a: Tensor, sign: int = 1) -> float:
-    """The largest element of `sign · a`. Declines a NaN, which Max and Min pass on."""
-    array = a.array
-    require(array.size > 0 and not np.isnan(array.astype(np.float64)).any(), "a bound is NaN")
-    return float((sign * array.astype(np.float64)).max())
+def _largest(a: Tensor) -> int | float:
+    return cast(int | float, _numbers(a).max().item())
+
+
+def _least(a: Tensor) -> int | float:
+    return cast(int | float, _numbers(a).min().item())
+
+
+def _numbers(a: Tensor) -> np.ndarray:
+    """The elements, integers as they are, for a double does not hold all of 64 bits. Declines NaN, which is passed on."""
+    array: np.ndarray = a.array
+    array = array if array.dtype.kind in "iu" else array.astype(np.float64)
+    require(array.size > 0 and not np.isnan(array).any(), "a bound is NaN")
+    return array

@@ -95,3 +95,13 @@ def test_a_rule_may_ask() -> None:
     m = model("g (float[2] x) => (float[2] y, float[2] z) { a = Softplus(x) y = Relu(a) z = Relu(x) }")
     assert drive(m, needless)[0] == 1
     assert sorted(ops(m)) == ["Relu", "Softplus"]
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, 2**53 + 3, 2**63 - 1, -(2**53) - 1, -(2**63), 5])
+def test_integers_that_a_double_does_not_hold_are_within_the_bounds(number: int) -> None:
+    m = model("g (int64[1] x) => (int64[N] y) { y = Add(x, c) }", c=np.array([number], np.int64))
+    constant = next(iter(m.main.nodes)).inputs[1]
+    assert constant is not None
+    low, high = interval(constant)
+    assert low <= number <= high
+    assert high - low <= 2048
