@@ -104,7 +104,7 @@ def _least(a: Tensor) -> int | float:
 
 
 def _numbers(a: Tensor) -> np.ndarray:
-    """The elements, integers as they are, for a double does not hold all of 64 bits. Declines NaN, which is passed on."""
+    """The elements, integers as they are, for a double does not hold 64 bits. Declines NaN, which is passed on."""
     array: np.ndarray = a.array
     array = array if array.dtype.kind in "iu" else array.astype(np.float64)
     require(array.size > 0 and not np.isnan(array).any(), "a bound is NaN")
