@@ -23,6 +23,8 @@ REWRITES = {
 
 def fuse_attention(ctx: Context) -> None:
     """Make Attention of every softmax that stands between two products of matrices."""
+    if ctx.accuracy < Accuracy.CLOSE:
+        return  # the operator scales queries and keys in another order, which rounds in another way
     for graph in list(ctx.model.graphs()):
         for softmax in list(graph.find("Softmax")):
             if not softmax.alive or not softmax.is_standard:

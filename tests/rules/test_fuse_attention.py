@@ -10,7 +10,7 @@ import onnx
 import pytest
 from graphopt_passes.fuse import Fuse
 
-from tests.rules.helpers import build, compare, declines, feeds_for, fires, run, weight
+from tests.rules.helpers import build, compare, declines, feeds_for, fires, rewrite, run, weight
 
 FUSE = Fuse()
 DIMS = {"B": 2, "S": 5, "T": 7}
@@ -46,6 +46,22 @@ def test_attention(scores: str) -> None:
     outcome = fires(FUSE, attention(scores), "attention", ["Attention"], dims=DIMS)
     expected = SCALE.get(name, 0.5 if "c" in scores else 0.25)
     assert outcome.attrs("Attention")["scale"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scores", SCALES.values(), ids=SCALES)
+def test_where_no_bit_may_change_attention_stays_as_it_is(scores: str) -> None:
+    assert not rewrite(attention(scores), FUSE, "exact").fired
+
+
+def test_where_no_bit_may_change_rotations_stay_as_they_are() -> None:
+    model = build(
+        "(float[2,4,5,8] q, float[1,1,5,4] f) => (float[2,4,5,8] y)",
+        "e = Concat<axis=-1>(f, f) c = Cos(e) s = Sin(e) a, b = Split<axis=-1, num_outputs=2>(q) n = Neg(b) "
+        "r = Concat<axis=-1>(n, a) m = Mul(q, c) o = Mul(r, s) y = Add(m, o)",
+        opset=23,
+    )
+    assert rewrite(model, FUSE, "close").fired["rotary"]
+    assert not rewrite(model, FUSE, "exact").fired
 
 
 @pytest.mark.parametrize("opset", [23, 24])
