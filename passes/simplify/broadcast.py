@@ -7,11 +7,10 @@ same because another operand is as large; these read the smaller tensor. If all 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 
 from graphopt_passes.simplify.reading import operand
 
-from graphopt import Context, Graph, Node, Rewrite, Value, require
+from graphopt import Accuracy, Context, Graph, Node, Rewrite, Value, require
 
 _ROOTS = ("Expand", "Tile", "Unsqueeze", "Reshape")
 _MOST = 32  # nodes behind one root
@@ -26,10 +25,21 @@ def leave_to_broadcasting(ctx: Context) -> None:
     """Drop Expand, Tile and axes in front where all who read the result broadcast by themselves."""
     for graph in list(ctx.model.graphs()):
         for node in list(graph.find(*_ROOTS)):
-            if not (node.alive and node.is_standard and _only_repeats(node) and _is_followed(node, node.outputs[0])):
+            if not (node.alive and node.is_standard and _only_repeats(node) and _is_followed(node, ctx.accuracy)):
                 continue
             with ctx.rewrite("simplify.implicit_broadcast", at=node) as rewrite:
-                _without(rewrite, graph, node, ctx.position)
+                _without(rewrite, graph, node, ctx)
+
+
+def minds_repetition(reader: Node, index: int, accuracy: Accuracy) -> bool:
+    """Whether an operator computes with one number otherwise than with many equal ones, more than `accuracy` allows.
+
+    ONNX Runtime multiplies for a single exponent of 2 or 3, and calls pow for each of several, which for integers is
+    off from 2^53 on.
+    """
+    base = operand(reader, 0)
+    floats = base is not None and base.dtype is not None and base.dtype.is_floating_point()
+    return reader.op == "Pow" and index == 1 and not (floats and accuracy >= Accuracy.CLOSE)
 
 
 def _only_repeats(node: Node) -> bool:
@@ -46,24 +56,25 @@ def _only_repeats(node: Node) -> bool:
     return new[front:] == old and set(new[:front]) == {1}
 
 
-def _is_followed(node: Node, value: Value) -> bool:
-    """Whether everybody who reads the value can do with its operand instead, as far as one looks at operators."""
+def _is_followed(node: Node, accuracy: Accuracy) -> bool:
+    """Whether everybody who reads the result can do with the operand instead, as far as one looks at operators."""
+    value = node.outputs[0]
     if value.is_output or not value.use_count:
         return False
     x = operand(node, 0)
-    return all(reader.graph == node.graph and _takes(reader, i, value, x) for reader, i in value.uses())
+    return all(reader.graph == node.graph and _takes(reader, i, value, x, accuracy) for reader, i in value.uses())
 
 
-def _takes(reader: Node, index: int, old: Value, new: Value | None) -> bool:
+def _takes(reader: Node, index: int, old: Value, new: Value | None, accuracy: Accuracy) -> bool:
     """Whether a node computes the same from `new`, which `old` is broadcast from, but for the shape of the result."""
     if new is None or not reader.is_standard:
         return False
     if reader.op == "Gather":
         return index == 1 and (new.rank == old.rank or reader.attr("axis", 0) == 0)
-    return reader.op in POINTWISE
+    return reader.op in POINTWISE and not minds_repetition(reader, index, accuracy)
 
 
-def _without(rewrite: Rewrite, graph: Graph, root: Node, position: Callable[[Node], int]) -> None:
+def _without(rewrite: Rewrite, graph: Graph, root: Node, ctx: Context) -> None:
     """Make anew what is behind `root`, until shapes are what they were."""
     x = operand(root, 0)
     assert x is not None
@@ -73,11 +84,11 @@ def _without(rewrite: Rewrite, graph: Graph, root: Node, position: Callable[[Nod
 
     def follow(value: Value) -> None:
         for reader, i in value.uses():
-            fits = reader.graph == graph and _takes(reader, i, value, smaller[value])
+            fits = reader.graph == graph and _takes(reader, i, value, smaller[value], ctx.accuracy)
             require(fits, "a reader needs the shape")
             if reader not in waiting:
                 waiting.add(reader)
-                heapq.heappush(pending, (position(reader), reader))
+                heapq.heappush(pending, (ctx.position(reader), reader))
 
     follow(root.outputs[0])
     while pending:

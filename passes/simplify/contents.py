@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphopt_passes.simplify.broadcast import minds_repetition
+
 from graphopt import Context, DType, Node, Rewrite, Value, require
 
 _WEIGHED = {
@@ -65,7 +67,7 @@ def narrow_constants(ctx: Context) -> None:
                 continue
             if left.is_const:
                 _narrow(ctx, node, 0, left, right)
-            else:
+            elif not minds_repetition(node, 1, ctx.accuracy):
                 _narrow(ctx, node, 1, right, left)
 
 

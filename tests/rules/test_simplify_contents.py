@@ -10,7 +10,7 @@ import pytest
 from graphopt_passes.simplify import Simplify
 from onnx import numpy_helper
 
-from tests.rules.helpers import Outcome, assert_same, build, fires, rewrite, weight
+from tests.rules.helpers import Outcome, assert_same, build, fires, rewrite, run, weight
 
 TINY = np.float32(1e-40)
 PRODUCT = "(float[N,8] x) => (float[N,4] y)"
@@ -105,3 +105,24 @@ def test_both_zeros_are_different() -> None:
 
 def test_before_opset_7_nothing_is_broadcast_by_itself() -> None:
     stays(build(ADD, "y = Mul(x, c)", c=np.full((2, 3, 4), 3, np.float32), opset=6))
+
+
+INTEGERS = "(int64[2,3] x) => (int64[2,3] y)"
+CUBES = np.full((2, 3), 3, np.int64)
+
+
+def test_one_exponent_for_all_integers_is_not_several() -> None:
+    # ONNX Runtime calls pow for each of several, which is in double precision, and multiplies for a single one.
+    stays(build(INTEGERS, "y = Pow(x, c)", c=CUBES))
+    outcome = rewrite(build(INTEGERS, "e = Expand(c, s) y = Pow(x, e)", c=CUBES[:1, :1], s=np.array([2, 3])), Simplify())
+    assert not outcome.fired["implicit_broadcast"]
+    x = np.array([[3, 300001, 7], [-5, 1, 2000003]])
+    assert (run(outcome.before, {"x": x})[0] == run(outcome.after, {"x": x})[0]).all()
+
+
+def test_exponents_of_floats_are_narrowed_where_rounding_may_differ() -> None:
+    model = build(ADD, "y = Pow(x, c)", c=np.full((3, 4), 3, np.float32))
+    stays(model, accuracy="exact")
+    fires(Simplify(), model, "narrow_constant", ["Pow"])
+    base = build(ADD, "y = Pow(c, x)", c=np.full((3, 4), 3, np.float32))
+    fires(Simplify(), base, "narrow_constant", ["Pow"], accuracy="exact")
