@@ -24,9 +24,15 @@ def drop_outputs(ctx: Context) -> None:
     for graph in list(ctx.model.graphs()):
         for node in graph.find(*ops):
             count = len(node.outputs)
-            if node.is_standard and count > _NEEDED[node.op] and not node.outputs[-1].use_count:
+            if node.is_standard and count > _needed(node) and not node.outputs[-1].use_count:
                 with ctx.rewrite("simplify.unread_output", at=node) as rewrite:
                     _ask_for_less(rewrite, node)
+
+
+def _needed(node: Node) -> int:
+    """How many outputs there have to be; Attention fails in ONNX Runtime with only some of past and present."""
+    cached = [*node.inputs[4:6], *(o for o in node.outputs[1:3] if o.use_count)]
+    return 3 if node.op == "Attention" and any(v is not None for v in cached) else _NEEDED[node.op]
 
 
 def _ask_for_less(rewrite: Rewrite, node: Node) -> None:
@@ -36,7 +42,7 @@ def _ask_for_less(rewrite: Rewrite, node: Node) -> None:
     require(count >= 1, "nobody reads any output")
     # An output in between that has no name is not asked for, and has to stay so.
     require(all(o.name or o.use_count for o in outputs[:count]), "an output before it is left out")
-    made = rewrite.node(node.op, node.inputs, node.attrs, outputs=max(count, _NEEDED[node.op]))
+    made = rewrite.node(node.op, node.inputs, node.attrs, outputs=max(count, _needed(node)))
     _hand_over(rewrite, outputs, made)
 
 

@@ -87,3 +87,23 @@ def test_weights_of_a_flat_layer_may_be_read_twice() -> None:
     shapes = {"s": np.array([6, 4]), "t": np.array([2, 3, 5])}
     model = build("(float[2,3,4] x, float[7,4] v) => (float[2,3,5] y, float[7,5] z)", body, w=weight(4, 5), **shapes)
     fires(SIMPLIFY, model, "reshape_around", ["MatMul", "MatMul"])
+
+
+CACHED = "(float[1,2,3,8] q, float[1,2,3,8] k, float[1,2,3,8] v, float[1,2,5,8] pk, float[1,2,5,8] pv) => "
+
+
+@pytest.mark.parametrize("outputs", ["a", "a, keys", "a, keys, values"])
+def test_attention_with_a_past_gives_all_of_the_present(outputs: str) -> None:
+    """ONNX Runtime fails where there is a past and no present, or only one half of it."""
+    shapes = {"a": "float[1,2,3,8] a", "keys": "float[1,2,8,8] keys", "values": "float[1,2,8,8] values"}
+    ends = ", ".join(shapes[name] for name in outputs.split(", "))
+    body = "a, keys, values, scores = Attention<is_causal=1>(q, k, v, , pk, pv)"
+    outcome = fires(SIMPLIFY, build(f"{CACHED}({ends})", body, opset=23), "unread_output", by="ort")
+    assert [len(n.output) for n in outcome.after.graph.node] == [3]
+
+
+def test_attention_without_a_past_and_present_gives_one_output() -> None:
+    body = "a, keys, values = Attention(q, k, v)"
+    signature = "(float[1,2,3,8] q, float[1,2,3,8] k, float[1,2,3,8] v) => (float[1,2,3,8] a)"
+    outcome = fires(SIMPLIFY, build(signature, body, opset=23), "unread_output", by="ort")
+    assert [len(n.output) for n in outcome.after.graph.node] == [1]
