@@ -136,6 +136,7 @@ def test_half(cli: Cli, source: Path, tmp_path: Path) -> None:
         (["--rename", "x"], "these are no two names"),
         (["--opset", "six"], "opset"),
         (["--opset", "5"], "opset"),
+        (["--opset", "999"], "opset 999 is not known"),
         (["-p", "opset"], "there is no version to convert to"),
         (["-p", "half{dtype=float8}"], "dtype"),
     ],
