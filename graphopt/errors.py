@@ -95,13 +95,16 @@ class TargetError(GraphoptError):
     exit_code = 6
 
 
+_LISTED = 20  # names that a hint lists
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the known name nearest to `name`, or lists them all."""
+    """A hint that names the known name nearest to `name`, and lists them, or the first ones of many."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}? Known: {', '.join(names)}"
-    return f"known: {', '.join(names)}"
+    more = len(names) - _LISTED
+    listed = ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return f"did you mean {close[0]!r}? Known: {listed}" if close else f"known: {listed}"
 
 
 def nearest_file(path: Path) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphopt.cli import main as cli_main
-from graphopt.errors import RuleError
+from graphopt.errors import RuleError, nearest
 
 KNOWN_PASSES = "cleanup, contrib, fold, fuse, half, inline, layout, onnxscript, onnxsim, opset, ort, quant, simplify"
 
@@ -248,3 +248,10 @@ def test_main_takes_the_arguments_of_the_process(monkeypatch, capsys):
 def test_unwritable_json(cli, model):
     code, _, err = cli("inspect", model, "--json", Path("nowhere") / "x.json")
     assert (code, err) == (2, error("nowhere/x.json: cannot write the JSON: No such file or directory"))
+
+
+def test_of_many_names_a_hint_lists_some():
+    names = [f"v{i:03}" for i in range(500)]
+    assert nearest("v499x", names).startswith("did you mean 'v499'? Known: v000, v001,")
+    assert nearest("nothing like it", names).endswith("v018, v019 and 480 more")
+    assert nearest("nothing like it", ["a", "b"]) == "known: a, b"
