@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt import Context, Node, Pass, Value
+from graphopt import Accuracy, Context, Node, Pass, Value
 
 _NEVER = frozenset(
     [
@@ -20,6 +20,15 @@ _NEVER = frozenset(
         "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SplitToSequence", "Optional",
         "SequenceMap", "OptionalGetElement", "SequenceAt", "ConcatFromSequence", "SequenceLength",
     ]
+)  # fmt: skip
+# Of floats these give one result only: they move elements, or round as IEEE 754 says.
+_EXACT = frozenset(
+    ["Abs", "Add", "ArgMax", "ArgMin", "Cast", "CastLike", "Ceil", "Clip", "Compress", "Concat", "ConstantOfShape",
+     "DepthToSpace", "Div", "Equal", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Greater",
+     "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "OneHot",
+     "Pad", "ReduceMax", "ReduceMin", "Relu", "Reshape", "ReverseSequence", "Round", "ScatterElements", "ScatterND",
+     "Shape", "Sign", "Size", "Slice", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "TopK", "Transpose",
+     "Trilu", "Unsqueeze", "Where"]
 )  # fmt: skip
 
 
@@ -65,6 +74,9 @@ class Fold(Pass):
                     continue
                 if node.op in _NEVER:
                     continue
+                if ctx.accuracy < Accuracy.CLOSE and not _is_exact(node):
+                    ctx.decline("fold", node, "the last bits of the result differ between runtimes")
+                    continue
                 if not node.is_standard or node.bodies:
                     ctx.decline("fold", node, f"{node.op} is not computed ahead of time")
                     continue
@@ -91,6 +103,15 @@ class Fold(Pass):
                 continue
             kept[node] = node
         return kept
+
+
+def _is_exact(node: Node) -> bool:
+    """Whether every runtime gives the same bits."""
+    if node.op in _EXACT:
+        return True
+    kinds = [v.dtype for v in (*node.inputs, *node.outputs) if v is not None]
+    # Powers of integers are computed in floats.
+    return node.op != "Pow" and all(k is not None and not k.is_floating_point() for k in kinds)
 
 
 def _leaves(value: Value, region: dict[Node, Node]) -> bool:
