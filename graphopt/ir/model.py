@@ -122,13 +122,12 @@ class Model:
         return total
 
     def parameters(self) -> int:
-        """Elements of all initializers."""
-        return sum(
-            int(v.const_value.size)
-            for graph in self.raw_graphs()
-            for v in graph.initializers.values()
-            if v.const_value is not None
-        )
+        """Elements of all constants: initializers and Constant nodes, which become initializers."""
+        total = 0
+        for graph in self.raw_graphs():
+            total += sum(int(v.const_value.size) for v in graph.initializers.values() if v.const_value is not None)
+            total += sum(_elements(node) for node in graph if node.op_type == "Constant" and node.domain == "")
+        return total
 
     def __repr__(self) -> str:
         path = self.source.path if self.source else None
@@ -148,3 +147,16 @@ def _holders(ir: oir.Model) -> dict[oir.Graph, oir.Node | None]:
         bodies = [(body, node) for node in graph if node.attributes for body in bodies_of(node)]
         pending.extend(reversed(bodies))
     return found
+
+
+def _elements(constant: oir.Node) -> int:
+    """How many elements a Constant node gives; 0 for what a function's caller says, and for sparse tensors."""
+    count = 0
+    for attr in constant.attributes.data.values():
+        if attr.is_ref() or attr.type == oir.AttributeType.SPARSE_TENSOR:
+            continue
+        if attr.type == oir.AttributeType.TENSOR:
+            count += int(attr.value.size)
+        else:
+            count += len(attr.value) if isinstance(attr.value, list | tuple) else 1
+    return count

@@ -148,7 +148,7 @@ def test_weights_are_no_activations():
     }"""
     found = measured(graph)
     assert found.peak_bytes == 2 * 16
-    assert (found.parameters, found.nodes) == (4, 3)
+    assert (found.parameters, found.nodes) == (8, 3)
 
 
 def test_values_read_in_a_body_live_as_long_as_it():
@@ -212,3 +212,20 @@ def test_cost_is_linear():
         return time.perf_counter() - start
 
     assert seconds(8_000) < 40 * max(seconds(1_000), 0.005)
+
+
+def test_constants_that_are_nodes_count_as_the_initializers_that_they_become() -> None:
+    found = graphopt.load(
+        onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[2] x) => (float[2] y) <float[2] w = {1, 2}>
+        {
+            a = Constant <value_floats = [1.0, 2.0]> ()
+            b = Constant <value_float = 3.0> ()
+            c = Constant <value = float[2] {1, 2}> ()
+            d = Sum (x, a, b, c)
+            y = Mul (d, w)
+        }""")
+    )
+    assert found.parameters() == 7
+    assert graphopt.optimize(found, "cleanup", verify=False).report.after.parameters == 3  # a, c and w are one
