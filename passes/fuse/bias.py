@@ -68,7 +68,8 @@ def conv_depthwise(
 
 def _require_pointwise(w: Tensor, group: int, conv: Node) -> None:
     """Decline a kernel of more than one element, several channels in a group, steps and padding."""
-    require(w.rank >= 3 and all(d == 1 for d in w.shape[1:]), "the kernel has several elements, or a group channels")
+    single = w.rank >= 3 and all(d == 1 for d in w.shape[1:])
+    require(single, "the kernel has several elements, or a group several channels")
     require(isinstance(group, int) and w.shape[0] == group, "a group gives several channels")
     strides = conv.attr("strides") or [1]
     require(isinstance(strides, list | tuple) and all(s == 1 for s in strides), "it takes steps")
