@@ -90,7 +90,8 @@ def _numbers(
     for name, number in request.names.items():
         if name not in known:
             symbols = sorted(size for size in known if isinstance(size, str))
-            hint = nearest(name, symbols) if symbols else f"none has a name: {_there_is(inputs)}"
+            how = "name one as INPUT:AXIS" if None in known else "none has a name"
+            hint = nearest(name, symbols) if symbols else f"{how}: {_there_is(inputs)}"
             raise UsageError(f"no input has a size that is called {name!r}", hint=hint)
         names[name] = number
     for value, axis, number in _asked(dict(inputs), request):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,13 @@ def test_what_does_not_fit_is_said(options: dict[str, Any], what: str, hint: str
     with pytest.raises(UsageError) as error:
         resized(TWO, **options)
     assert error.value.what == what and hint in str(error.value)
+
+
+@pytest.mark.parametrize(("shape", "hint"), [("?,3", "name one as INPUT:AXIS: x is [?, 3]"), ("2,3", "none has a name")])
+def test_sizes_without_a_name_are_named_by_their_place(shape: str, hint: str) -> None:
+    model = build(f"(float[{shape}] x) => (float[?] y)", "y = Relu(x)")
+    with pytest.raises(UsageError, match=re.escape(hint)):
+        resized(model, dims={"batch": 4})
 
 
 def test_an_operand_that_does_not_fit() -> None:
