@@ -110,4 +110,6 @@ _RULES: dict[str, tuple[int, Callable[[Site], Shapes]]] = {
     "DynamicQuantizeMatMul": (0, _plain_matmul),
     "MatMulIntegerToFloat": (2, _plain_matmul),
     "MultiHeadAttention": (0, _heads),
+    "QuantizeLinear": (2, _same),
+    "DequantizeLinear": (1, _same),
 }

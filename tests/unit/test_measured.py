@@ -98,6 +98,19 @@ def test_contributed_operators_have_types() -> None:
     assert [str(size) for size in shapes["FusedMatMul"] or ()] == ["B", "M", "N"]
 
 
+def test_quantization_of_contributed_operators_has_types() -> None:
+    """Before opset 13 these are the ones that have an axis; without their types a second run knows less."""
+    text = """<ir_version: 8, opset_import: ["" : 11, "com.microsoft" : 1]>
+      g (float[B, 3] x, float[3] scale, uint8[3] zero) => (float[B, 3] y)
+      { q = com.microsoft.QuantizeLinear<axis = 1>(x, scale, zero)
+        d = com.microsoft.DequantizeLinear<axis = 1>(q, scale, zero)  y = Relu(d) }"""
+    quantized, plain, _ = graphopt.load(parser.parse_model(text)).main.nodes
+    for node, dtype in ((quantized, "UINT8"), (plain, "FLOAT")):
+        (value,) = node.outputs
+        assert value.dtype is not None and value.dtype.name == dtype
+        assert [str(size) for size in value.shape or ()] == ["B", "3"]
+
+
 def test_initializers_of_ir_3_count_for_shapes() -> None:
     text = """<ir_version: 3, opset_import: ["" : 7]> g (float[1, 1, 4, 4] x) => (float[1, 2, 3, 3] y)
       <float[2, 1, 2, 2] w = {1, 2, 3, 4, 5, 6, 7, 8}> { c = Conv(x, w)  y = Relu(c) }"""
