@@ -115,10 +115,17 @@ def _renamed(node: onnx.NodeProto, names: dict[str, str], b: Builder) -> onnx.No
     copy.ClearField("name")
     copy.input[:] = [names[n] for n in node.input]
     copy.output[:] = [names[n] for n in node.output]
+    if _may_train(node) and not any(a.name == "seed" for a in node.attribute):
+        copy.attribute.append(helper.make_attribute("seed", 1))  # the original would differ from itself otherwise
     for attribute in copy.attribute:
         if attribute.HasField("g"):
             _rename_body(attribute.g, names, b)
     return copy
+
+
+def _may_train(node: onnx.NodeProto) -> bool:
+    """Whether a node is a Dropout that may drop something, drawn anew at each run."""
+    return node.op_type == "Dropout" and node.domain == "" and len(node.input) > 2 and bool(node.input[2])
 
 
 def _rename_body(graph: onnx.GraphProto, names: dict[str, str], b: Builder) -> None:

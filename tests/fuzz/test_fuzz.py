@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from graphopt import Const, Tensor, op, rule
 from graphopt.check.golden_file import parse_golden
@@ -76,10 +77,25 @@ def test_a_wrong_rule_is_found_and_named(wrong: object, level: str) -> None:
     onnx.checker.check_model(blamed.fault.example.model, full_check=True)
 
 
+def test_what_drops_out_is_the_same_in_each_run() -> None:
+    """Without a seed two runs of one model differ, and a difference says nothing of the optimizer."""
+    rules = [named.rule for named in all_rules() if named.name == "simplify.dropout_inference"]
+    made = map(Generator(rules, KERNELS).example, (f"drop:{number}" for number in range(200)))
+    training = [n for example in made if example is not None for n in _training(example.model.graph)]
+    assert len(training) > 2
+    assert all(any(a.name == "seed" for a in node.attribute) for node in training)
+
+
 def test_a_seed_is_a_model() -> None:
     first, second = (_generator().example("same:3") for _ in range(2))
     assert first is not None and second is not None
     assert first.model == second.model
+
+
+def _training(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Each Dropout that drops something."""
+    true = {t.name for t in graph.initializer if t.data_type == onnx.TensorProto.BOOL and numpy_helper.to_array(t).all()}
+    return [n for n in graph.node if n.op_type == "Dropout" and len(n.input) > 2 and n.input[2] in true]
 
 
 def _first(generator: Generator, examiner: Examiner) -> Fault:
