@@ -12,7 +12,9 @@ from graphopt.engine.journal import Journal
 from graphopt.engine.passes import Context, Pass, Progress, silent
 from graphopt.engine.selection import Selection
 from graphopt.errors import GraphoptError
+from graphopt.ir.control import inside_out
 from graphopt.ir.edit import Change, Editor, StopRewriting
+from graphopt.ir.initial import infer_functions_again
 from graphopt.ir.model import Model
 from graphopt.ir.protect import protect
 from graphopt.rules.rule import Accuracy
@@ -57,6 +59,7 @@ class Pipeline:
         self._off: set[str] = set()
         self._changes: list[Change] = []
         self._swept: dict[tuple[str, ...], int] = {}
+        self._reviewed = 0
         if self.passes and model.leave_ir_3():
             journal.notes.append("IR version 4 from here on, in which initializers are no graph inputs")
         editor = Editor(
@@ -127,6 +130,8 @@ class Pipeline:
                 if self.after_pass is not None and editor.ordinal > before:
                     self.after_pass(item, model, before + 1, editor.ordinal)
                 quiet = quiet + 1 if editor.ordinal == before else 0
+                if quiet >= distinct and group[0].settles and self._learned(model, editor):
+                    quiet = 0
                 if round_number and quiet >= distinct:
                     return
             if not group[0].settles or quiet >= distinct:
@@ -136,6 +141,20 @@ class Pipeline:
             f"the passes {', '.join(p.name for p in group)} still change the model after {_MAX_ROUNDS} rounds",
             hint=f"two of them undo each other; the last rewrites: {' → '.join(last)}",
         )
+
+    def _learned(self, model: Model, editor: Editor) -> bool:
+        """Whether more is known of local functions, now that some calls are gone or read other values.
+
+        Nothing has been rewritten then, but what is in the functions has to be looked at once more.
+        """
+        if self._reviewed == editor.ordinal or not model.ir.functions:
+            return False
+        self._reviewed = editor.ordinal
+        bodies = infer_functions_again(model.facts)
+        for graph in bodies:
+            nodes = tuple(inside_out(graph, lambda *_: None))
+            self._changes.append(Change(editor.ordinal, "facts", "", graph, (), (), (), nodes))
+        return bool(bodies)
 
     def _run_pass(self, item: Pass, model: Model, editor: Editor, journal: Journal) -> None:
         self.progress(item.name, 0, None)

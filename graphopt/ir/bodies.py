@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import onnx_ir as oir
 
 from graphopt.ir.facts import Facts
+from graphopt.ir.learn import Learner, more
 from graphopt.ir.value import bodies_of
 
 _GRAPH, _GRAPHS = oir.AttributeType.GRAPH, oir.AttributeType.GRAPHS
@@ -49,11 +50,13 @@ class BodyCopier:
         self._facts = facts
         self._name = name
         self.values = values
+        self._learner = Learner(facts)
+        self._better = {new for old, new in values.items() if _says_more(facts, old, new)}  # than of the originals
 
     def node(self, node: oir.Node) -> oir.Node:
         """The node again, with new outputs; its bodies are copied."""
         attributes = [self._attribute(a) for a in node.attributes.values()]
-        return oir.Node(
+        made = oir.Node(
             node.domain,
             node.op_type,
             [None if v is None else self.values.get(v, v) for v in node.inputs],
@@ -65,6 +68,14 @@ class BodyCopier:
             doc_string=node.doc_string,
             metadata_props=dict(node.metadata_props),
         )
+        if self._better and not self._better.isdisjoint(_decisive(made)):
+            self._infer(made, node.graph)
+        return made
+
+    def _infer(self, made: oir.Node, graph: object) -> None:
+        """Infer a copy that reads something of which more is known than of what the original reads."""
+        if self._learner.infer(made, graph if isinstance(graph, oir.Graph) else None):
+            self._better.update(made.outputs)
 
     def graph(
         self,
@@ -110,6 +121,8 @@ class BodyCopier:
         )
         made.meta.update(value.meta)
         self._facts.copy(value, made)
+        if self._facts.const(value) is not None:
+            self._facts.add_constant(made)
         return made
 
     def _identity(self, value: oir.Value) -> oir.Node:
@@ -129,6 +142,20 @@ class BodyCopier:
             else [self.graph(g) for g in attribute.as_graphs()]
         )
         return oir.Attr(attribute.name, attribute.type, content, doc_string=attribute.doc_string)
+
+
+def _says_more(facts: Facts, old: oir.Value, new: oir.Value) -> bool:
+    """Whether more is known of the value that is read now."""
+    return more(facts.fact(old), facts.fact(new)) is not None or (
+        facts.const(old) is None and facts.const(new) is not None
+    )
+
+
+def _decisive(node: oir.Node) -> Iterator[oir.Value]:
+    """What the types of a node's outputs depend on: its inputs, and what its bodies give."""
+    yield from (value for value in node.inputs if value is not None)
+    for body in bodies_of(node):
+        yield from body.outputs
 
 
 def _needed(

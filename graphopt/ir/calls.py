@@ -20,6 +20,10 @@ class Calls:
     def add(self, node: oir.Node, caller: Identifier | None) -> None:
         self.sites.setdefault(node.op_identifier(), []).append((node, caller))
 
+    def of(self, function: Identifier) -> list[oir.Node]:
+        """The nodes that call a function."""
+        return [site for site, _ in self.sites.get(function, [])]
+
     def order(self, functions: Iterable[Identifier]) -> list[Identifier]:
         """Callers before callees; functions that end up calling themselves are left out."""
         names = list(functions)

@@ -28,8 +28,8 @@ def bodies(node: oir.Node) -> list[oir.Graph]:
     return found
 
 
-def inside_out(graph: oir.Graph | oir.Function, enter: Callable[[oir.Graph], Any]) -> Iterator[oir.Node]:
-    """All nodes in order, those of a body before the node that holds it; `enter` is told of each body."""
+def inside_out(graph: oir.Graph | oir.Function, enter: Callable[[oir.Graph, oir.Node], Any]) -> Iterator[oir.Node]:
+    """All nodes in order, those of a body before the node that holds it; `enter` is told of each body and that node."""
     stack: list[tuple[Iterator[oir.Node], oir.Node | None]] = [(iter(graph), None)]
     while stack:
         nodes, holder = stack[-1]
@@ -37,7 +37,7 @@ def inside_out(graph: oir.Graph | oir.Function, enter: Callable[[oir.Graph], Any
             inner = bodies(node) if node.attributes else None
             if inner:
                 for body in inner:
-                    enter(body)
+                    enter(body, node)
                 stack.append((chain.from_iterable(inner), node))
                 break
             yield node
@@ -77,6 +77,36 @@ def outputs(
             sizes = [n if isinstance(n, int) else translator.fresh() for n in found.shape]
             results.append(Fact(found.dtype, (translator.fresh(), *sizes)))
     return results[: len(node.outputs)]
+
+
+def inputs(
+    node: oir.Node, fact: Callable[[oir.Value], Fact], version: int | None
+) -> Iterator[tuple[oir.Value, Fact]]:
+    """What the operands of a Scan or Loop say of the inputs of its body.
+
+    Of a Loop's states that is the dtype alone, for their shapes may change from one iteration to the next.
+    """
+    if node.op_type not in ("Loop", "Scan") or version is None or (node.op_type == "Scan" and version < 9):
+        return
+    (body, *_) = bodies(node) or (None,)
+    if body is None:
+        return
+    lead = 2 if node.op_type == "Loop" else 0
+    states = len(node.inputs) - (0 if lead else _scan_inputs(node))
+    axes = node.attributes.get("scan_input_axes")
+    for i, (outer, inner) in enumerate(zip(node.inputs[lead:], body.inputs[lead:], strict=False), lead):
+        if outer is None:
+            continue
+        found = fact(outer)
+        if lead or found.shape is None:
+            yield inner, found if found.proto is not None else Fact(found.dtype)
+        elif i < states:
+            yield inner, found
+        else:
+            axis = 0 if axes is None or axes.is_ref() else int(axes.value[i - states])
+            rank = len(found.shape)
+            if -rank <= axis < rank:
+                yield inner, Fact(found.dtype, tuple(n for k, n in enumerate(found.shape) if k != axis % rank))
 
 
 def _scan_inputs(node: oir.Node) -> int:

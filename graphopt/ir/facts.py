@@ -6,7 +6,7 @@ nothing else changes, because a rewrite keeps the type of what it replaces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import onnx
@@ -47,6 +47,7 @@ class Facts:
         self.problems: list[str] = []
         self._malformed: set[oir.Node] = set()
         self._well_formed: set[tuple[str, str, int, int]] = set()  # kinds of nodes without attributes, seen and fine
+        self.fixed_attributes: dict[tuple[str, str, str], frozenset[str]] = {}  # of functions, in all calls the same
         self.translator = Translator()
         self._facts: dict[oir.Value, Fact] = {}
         self._main_imports = model.opset_imports
@@ -232,9 +233,18 @@ class Facts:
         """Give `new` the type of `old`."""
         self._facts[new] = self.fact(old)
 
-    def forget_elements(self, value: oir.Value) -> None:
-        """Work out anew what the elements of `value` are, when they are asked for."""
+    def renew_elements(self, value: oir.Value, better: Callable[[Shape | None, Shape | None], bool]) -> bool:
+        """Work out anew what the elements of a value are; whether that is `better` than before, else they stay."""
+        if not self._symbolic.is_computed(value):
+            return False
+        known, before = self._symbolic.of(value), self.symbolic(value)
+        if before is None:
+            return False
         self._symbolic.forget(value)
+        if better(before, self.symbolic(value)):
+            return True
+        self._symbolic.keep(value, known)
+        return False
 
     def forget(self, value: oir.Value) -> None:
         """Drop all that is known of a value that leaves the model."""

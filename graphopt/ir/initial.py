@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,17 @@ import onnx_ir as oir
 from graphopt.ir import control
 from graphopt.ir.calls import Calls, body_model, common_attributes
 from graphopt.ir.dims import Dim
+from graphopt.ir.learn import more
 from graphopt.ir.native import Fact, common, infer_model, merged
-from graphopt.ir.prepare import Identifier, prepare
+from graphopt.ir.prepare import Identifier, Prepared, prepare
+from graphopt.ir.save import skeleton
 from graphopt.ir.schemas import Inconsistent
 
 if TYPE_CHECKING:
     from graphopt.ir.facts import Facts
 
 _UNKNOWN = Fact()
+_WITH_FUNCTIONS = 8  # the first IR version that has local functions
 # Operators whose own rules are tried before onnx's, which take a quarter of a millisecond to ask.
 _OWN_FIRST = frozenset(["Concat", "Expand", "Flatten", "Gather", "MatMul", "Reshape", "Slice", "Split", "Transpose"])
 
@@ -33,19 +36,57 @@ def infer_everything(facts: Facts, proto: onnx.ModelProto) -> None:
     calls = _find_calls(facts)
     _infer_graph(facts, facts.model.graph, prepared.model)
     for name in calls.order(functions):
-        function = functions[name]
-        body = prepared.functions.get(name)
-        if body is None:
+        if name in prepared.functions:
+            _infer_function(facts, name, calls, prepared)
+
+
+def infer_functions_again(facts: Facts) -> list[oir.Graph]:
+    """Infer the local functions again whose calls that are left have more in common; returns their bodies."""
+    functions = facts.model.functions
+    calls = _find_calls(facts)
+    prepared: Prepared | None = None
+    found: list[oir.Graph] = []
+    for name in calls.order(functions):
+        sites = calls.of(name)
+        if not sites or not _have_more_in_common(facts, functions[name], sites):
             continue
-        sites = [site for site, _ in calls.sites.get(name, [])]
-        types = [
-            common([_argument(facts, site, i) for site in sites], facts.translator) for i in range(len(body.input))
-        ]
-        for value, fact in zip(function.inputs, types, strict=False):
-            facts.set(value, fact)
-        inputs = [facts.translator.to_proto(fact) for fact in types]
-        model = body_model(body, inputs, common_attributes(function, sites), prepared.model.functions)
-        _infer_graph(facts, function.graph, model)
+        if prepared is None:
+            imports = dict(facts.model.opset_imports)
+            alone = oir.Model(
+                oir.Graph([], [], nodes=[], opset_imports=imports, name="functions"),
+                ir_version=max(facts.model.ir_version, _WITH_FUNCTIONS),
+                functions=list(functions.values()),
+            )
+            prepared = prepare(skeleton(alone), facts.translator)
+        if name in prepared.functions:
+            _infer_function(facts, name, calls, prepared)
+            found.append(functions[name].graph)
+    return found
+
+
+def _infer_function(facts: Facts, name: Identifier, calls: Calls, prepared: Prepared) -> None:
+    function, body, sites = facts.model.functions[name], prepared.functions[name], calls.of(name)
+    types = _arguments(facts, function, sites)
+    for value, fact in zip(function.inputs, types, strict=False):
+        facts.set(value, fact)
+    attributes = common_attributes(function, sites)
+    facts.fixed_attributes[name] = frozenset(attributes)
+    model = body_model(body, list(map(facts.translator.to_proto, types)), attributes, prepared.model.functions)
+    _infer_graph(facts, function.graph, model)
+
+
+def _have_more_in_common(facts: Facts, function: oir.Function, sites: Sequence[oir.Node]) -> bool:
+    """Whether more is known of what a function is called with than when it was inferred."""
+    if not common_attributes(function, sites).keys() <= facts.fixed_attributes.get(function.identifier(), frozenset()):
+        return True
+    types = _arguments(facts, function, sites)
+    return any(more(facts.fact(v), t) is not None for v, t in zip(function.inputs, types, strict=True))
+
+
+def _arguments(facts: Facts, function: oir.Function, sites: Sequence[oir.Node]) -> list[Fact]:
+    """What all calls of a function have in common, for each of its inputs."""
+    count = len(function.inputs)
+    return [common([_argument(facts, site, i) for site in sites], facts.translator) for i in range(count)]
 
 
 def _argument(facts: Facts, site: oir.Node, index: int) -> Fact:
@@ -61,7 +102,7 @@ def _find_calls(facts: Facts) -> Calls:
     scopes += [(function.graph, name) for name, function in functions.items()]
     for top, caller in scopes:
         imports = facts.model.opset_imports if caller is None else functions[caller].opset_imports
-        for node in control.inside_out(top, lambda body, i=imports: facts.register(body, i)):  # type: ignore[misc]
+        for node in control.inside_out(top, lambda body, _, i=imports: facts.register(body, i)):  # type: ignore[misc]
             facts.look_over(node)
             if functions and node.op_identifier() in functions:
                 calls.add(node, caller)
@@ -164,9 +205,20 @@ class _Sweep:
         self._improved: set[oir.Value] = set()
 
     def run(self, graph: oir.Graph) -> None:
-        for node in control.inside_out(graph, lambda _: None):
+        for node in control.inside_out(graph, self._enter):
             if node.op_type in control.CONTROL_FLOW or not self._vague.isdisjoint(node.outputs):
                 self._visit(node)
+
+    def _enter(self, _: oir.Graph, holder: oir.Node) -> None:
+        """Take over what the operands of a Scan, which are clearer by now, say of what its body goes through."""
+        facts = self._facts
+        if self._improved.isdisjoint(holder.inputs):
+            return
+        for value, implied in control.inputs(holder, facts.fact, facts.standard_version(holder)):
+            known = more(facts.fact(value), implied)
+            if known is not None:
+                facts.set(value, known)
+                self._improved.add(value)
 
     def _visit(self, node: oir.Node) -> None:
         facts = self._facts

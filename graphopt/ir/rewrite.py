@@ -12,6 +12,7 @@ from graphopt.ir.bodies import BodyCopier
 from graphopt.ir.commit import apply, detach
 from graphopt.ir.draft import Change, Decline, Draft
 from graphopt.ir.facts import Inconsistent
+from graphopt.ir.learn import more
 from graphopt.ir.schemas import lookup
 from graphopt.ir.value import Graph, Node, Value, bodies_of
 
@@ -173,7 +174,9 @@ class Rewrite:
 
     def keep_type(self, old: Value, new: Value) -> None:
         """Take for granted of a new value what is known of the type of an old one, to which it is equal."""
-        self._model.facts.copy(old._raw, new._raw)
+        facts = self._model.facts
+        known = facts.fact(old._raw)
+        facts.set(new._raw, more(known, facts.fact(new._raw)) or known)
 
     def replace(self, old: Value, new: Value) -> None:
         """Let everybody who reads `old` read `new`; what nobody reads any longer is removed."""

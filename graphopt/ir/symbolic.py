@@ -53,6 +53,14 @@ class ShapeValues:
     def forget(self, value: oir.Value) -> None:
         self._known.pop(value, None)
 
+    def keep(self, value: oir.Value, found: Array | None) -> None:
+        """Let these be the elements of a value."""
+        self._known[value] = found
+
+    def is_computed(self, value: oir.Value) -> bool:
+        """Whether somebody has asked for the elements of a value that are no constant."""
+        return value in self._known
+
     def of(self, value: oir.Value) -> Array | None:
         """The elements: numbers in the tensor's dtype, or objects (`int` or `Dim`); None if not known."""
         known = self._known

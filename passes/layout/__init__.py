@@ -30,15 +30,16 @@ class Layout(RulePass):
 
     def run(self, ctx: Context) -> None:
         ctx.apply(self.pack, self.name)
-        before = ctx.edit.ordinal
+        before = ctx.edit.ordinal, len(ctx.changes)  # more may be known of values without a rewrite
         settled, runs = ctx.shared.get(BY, (None, 0))
         if ctx.ignores(BY) or settled == before or runs >= _MAX_RUNS:
             return
         for graph in list(ctx.model.graphs()):
             _reorder(ctx, graph)
-        if ctx.edit.ordinal == before:
+        changed = ctx.edit.ordinal > before[0]
+        if not changed:
             settled = before  # nothing is left to do until something changes
-        ctx.shared[BY] = settled, runs + (ctx.edit.ordinal != before)
+        ctx.shared[BY] = settled, runs + changed
 
 
 def _reorder(ctx: Context, graph: Graph) -> None:
