@@ -49,7 +49,10 @@ def apply(editor: Editor, draft: Draft) -> Change:
     _describe(draft)
     removed, freed, lonelier = _sweep(editor, _candidates(draft, before))
     for value in before:
-        if value.producer() is None:
+        producer = value.producer()
+        if producer is not None:
+            freed.append(producer)
+        else:
             lonelier.append(value)
             if not count_uses(value):
                 _drop_if_unused(editor, value)

@@ -23,6 +23,7 @@ class Learner:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._sizes: dict[Dim, int | Dim] = {}
+        self.gained = False  # whether the last inference told more than other names for sizes
 
     def equate(self, old: Fact, new: Fact, maker: oir.Node | None) -> None:
         """Take note of the sizes in `old` that are now called as in `new`.
@@ -30,9 +31,9 @@ class Learner:
         `maker`: the node that computed what had the type `old`. Sizes that it did not invent, others have too, which
         nobody may look at again.
         """
-        handed_on = set() if maker is None else self._given(maker)
-        if _rank(old) == _rank(new):
-            for a, b in zip(old.shape or (), new.shape or (), strict=True):
+        if old.shape is not None and new.shape is not None and len(old.shape) == len(new.shape):
+            handed_on = set() if maker is None else self._given(maker)
+            for a, b in zip(old.shape, new.shape, strict=True):
                 if a != b and a not in handed_on:
                     self._solve(a, b)
 
@@ -45,19 +46,21 @@ class Learner:
             found = facts.outputs(node, graph)
         except Inconsistent:
             return False
-        learned = False
+        learned = self.gained = False
         for value, fact in zip(node.outputs, found, strict=False):
             if self.learn(value, fact, node):
                 learned = True
-            else:
-                learned |= facts.renew_elements(value, self._is_better)
+            elif facts.renew_elements(value, self._is_better):
+                learned = self.gained = True
         return learned
 
     def learn(self, value: oir.Value, fact: Fact, node: oir.Node) -> bool:
         """Add to the type of a value what `fact`, which follows from what `node` reads, adds; whether it does."""
         old = self._facts.fact(value)
         renamed = self._renamed(old)
-        merged = more(renamed, fact) or renamed
+        gain = more(renamed, fact)
+        self.gained |= gain is not None
+        merged = gain or renamed
         if merged.shape is not None and fact.shape is not None and _rank(merged) == _rank(fact):
             merged = self._explained(merged, fact.shape, node)
         if merged == old:
@@ -71,6 +74,9 @@ class Learner:
         if all(a == b or b is None or not is_open(a) for a, b in zip(old.shape, shape, strict=True)):
             return old
         given = self._given(node)
+        if all(_unnamed(a) <= given for a in old.shape):
+            return old
+        given |= self._given_elements(node)
         result: list[Size] = []
         for a, b in zip(old.shape, shape, strict=True):
             if a != b and b is not None and is_open(a) and _unnamed(b) <= given and not _unnamed(a) <= given:
@@ -81,11 +87,15 @@ class Learner:
         return old._replace(shape=tuple(result))
 
     def _given(self, node: oir.Node) -> set[Dim]:
-        """The sizes without a name in what a node reads, and in what its bodies give."""
+        """The sizes without a name in the types of what a node reads, and of what its bodies give."""
         values = [v for v in node.inputs if v is not None]
         values += [v for body in control.bodies(node) for v in body.outputs] if node.attributes else []
-        sizes = [n for v in values for n in (*(self._facts.shape(v) or ()), *(self._facts.symbolic(v) or ()))]
-        return {symbol for size in sizes for symbol in _unnamed(size)}
+        return {symbol for v in values for size in self._facts.shape(v) or () for symbol in _unnamed(size)}
+
+    def _given_elements(self, node: oir.Node) -> set[Dim]:
+        """The sizes without a name that a node reads as numbers."""
+        elements = [self._facts.symbolic(v) or () for v in node.inputs if v is not None]
+        return {symbol for found in elements for size in found for symbol in _unnamed(size)}
 
     def _solve(self, a: Size, b: Size) -> None:
         """Take note that a size, if it is one symbol without a name, is another."""

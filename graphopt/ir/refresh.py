@@ -10,13 +10,14 @@ import onnx_ir as oir
 
 from graphopt.ir import control
 from graphopt.ir.facts import Facts
-from graphopt.ir.learn import Learner, is_open
+from graphopt.ir.learn import Learner, is_open, more
 from graphopt.ir.native import Fact
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
 
 _MOST = 10_000  # nodes that one change may have inferred again: what is not known costs speed, not truth
+_MANY = 32  # operands of a node
 
 
 def refresh(
@@ -33,7 +34,7 @@ def refresh(
         fact, now = known.get(new), facts.fact(new)
         if fact is not None and fact != now:
             learner.equate(fact, now, old.producer())
-            pending.extend(_readers(model, new))
+            pending.extend(_readers(model, new, more(fact, now) is not None))
         elif new.const_value is not None and facts.const(old) is None:  # axes or a shape that was computed, perhaps
             pending.extend(r for r in _readers(model, new) if any(_vague(facts, v) for v in r.outputs))
     seen: dict[oir.Node, None] = {}
@@ -49,7 +50,7 @@ def refresh(
                 pending.extend(_readers(model, value))
         if learner.infer(node):
             for value in node.outputs:
-                pending.extend(_readers(model, value))
+                pending.extend(_readers(model, value, learner.gained))
     return list(seen)
 
 
@@ -58,9 +59,13 @@ def _vague(facts: Facts, value: oir.Value) -> bool:
     return shape is None or any(map(is_open, shape))
 
 
-def _readers(model: Model, value: oir.Value) -> list[oir.Node]:
-    """The nodes that read a value; for an output of a body, also the node that the body belongs to."""
-    found = [use.node for use in value.uses()]
+def _readers(model: Model, value: oir.Value, gained: bool = True) -> list[oir.Node]:
+    """The nodes that read a value; for an output of a body, also the node that the body belongs to.
+
+    `gained`: whether more is known of the value than another name for a size, which is not worth a look at many
+    operands for each of them.
+    """
+    found = [use.node for use in value.uses() if gained or len(use.node.inputs) <= _MANY]
     graph = value.graph
     if value.is_graph_output() and isinstance(graph, oir.Graph):
         holder = model.holders.get(graph)

@@ -47,6 +47,8 @@ MODELS = {
             { n = Shape (s)  d = Div (n, one)  k = Gather <axis = 0> (d, copied)  p = Reshape (s, k) },
           else_branch = e () => (float[2] q) { q = Identity (s) }>
           y = Reshape (r, copied) }""",
+    "what lost a reader that reads something else": """<ir_version: 10, opset_import: ["" : 17]>
+        g (float[W,L,H] x) => (float[W,L,H] y, int64[2] n) { c = Clip (x)  y = Relu (c)  n = Shape <end = 2> (c) }""",
     "a size that turned out to be 1": """<ir_version: 10, opset_import: ["" : 14]>
         g (float[L,W] x) => (float[M] y)
         <int64 once = {1}, bool yes = {1}, int64[1] flat = {-1}, int64[1] two = {2}, int64[1] last = {1}, int64[1] first = {0}>
