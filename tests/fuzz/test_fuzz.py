@@ -6,16 +6,18 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import numpy_helper, parser
 
 from graphopt import Const, Tensor, op, rule
+from graphopt.check.finding import Example
 from graphopt.check.golden_file import parse_golden
 from graphopt.engine.catalog import all_rules
 from tests.fuzz.__main__ import Run
 from tests.fuzz.blame import blame
-from tests.fuzz.examine import Examiner, Fault, Setting
+from tests.fuzz.examine import Examiner, Fault, Setting, unsteady
 from tests.fuzz.generate import Generator
 from tests.fuzz.kernels import Kernels
 
@@ -84,6 +86,12 @@ def test_what_drops_out_is_the_same_in_each_run() -> None:
     training = [n for example in made if example is not None for n in _training(example.model.graph)]
     assert len(training) > 2
     assert all(any(a.name == "seed" for a in node.attribute) for node in training)
+
+
+def test_what_differs_from_itself_is_no_fault() -> None:
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]> g (float[64] x) => (float[64] y, float[64] z)
+        { r = RandomUniformLike (x)  y = Add (r, x)  z = Neg (x) }""")
+    assert unsteady(Example(model, {"x": np.ones(64, np.float32)})) == {"y"}
 
 
 def test_a_seed_is_a_model() -> None:
