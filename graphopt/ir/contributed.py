@@ -1,4 +1,6 @@
-"""Types of what the operators in ONNX Runtime's own domain give, which onnx has no schemas of.
+"""Types of what ONNX Runtime's own operators give, which onnx has no schemas of.
+
+Two of them are in the standard domain: its layer normalization is older than that of ONNX, and takes any opset.
 
 After the operators' documentation (docs/ContribOperators.md of ONNX Runtime). Each function gets a `Site` and
 returns the shapes of the outputs; the dtype is that of one input.
@@ -19,7 +21,10 @@ Shapes = Sequence[Shape | None]
 
 
 def output_shapes(op: str, site: Site) -> tuple[int, Shapes] | None:
-    """Which input has the dtype of the outputs, and their shapes; None for an operator that is not known here."""
+    """Which input has the dtype of the outputs, and their shapes; None for an operator that is not known here.
+
+    Of an output behind the first whose shape is None the dtype is not known either.
+    """
     known = _RULES.get(op)
     if known is None:
         return None
@@ -32,6 +37,24 @@ def output_shapes(op: str, site: Site) -> tuple[int, Shapes] | None:
 
 def _same(site: Site) -> Shapes:
     return [site.shape(0)]
+
+
+def _embedded(site: Site) -> Shapes:
+    ids, words = site.shape(0), site.shape(2)
+    if ids is None or words is None or len(words) != 2:
+        return ()
+    shape = (*ids, words[1])
+    return [shape, None, shape]
+
+
+def _joint_attention(site: Site) -> Shapes:
+    """Attention whose queries, keys and values have their weights side by side in one matrix."""
+    shape, weights, sizes = site.shape(0), site.shape(1), site.attr("qkv_hidden_sizes")
+    if shape is None or weights is None or len(shape) != 3 or len(weights) != 2:
+        return ()
+    if sizes:
+        return [(*shape[:2], sizes[2])]
+    return [(*shape[:2], weights[1] // 3 if isinstance(weights[1], int) else None)]
 
 
 def _skip_norm(site: Site) -> Shapes:
@@ -97,11 +120,15 @@ def _heads(site: Site) -> Shapes:
 
 
 _RULES: dict[str, tuple[int, Callable[[Site], Shapes]]] = {
+    "Attention": (0, _joint_attention),
     "BiasGelu": (0, _same),
+    "EmbedLayerNormalization": (2, _embedded),
     "FastGelu": (0, _same),
     "Gelu": (0, _same),
+    "LayerNormalization": (1, _same),
     "QuickGelu": (0, _same),
     "RotaryEmbedding": (0, _same),
+    "SimplifiedLayerNormalization": (1, _same),
     "SkipLayerNormalization": (0, _skip_norm),
     "SkipSimplifiedLayerNormalization": (0, _skip_norm),
     "FusedConv": (0, _conv),

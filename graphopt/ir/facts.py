@@ -276,7 +276,7 @@ class Facts:
             reason = refusal(node.domain, node.op_type, version)
             if reason is not None:
                 raise Inconsistent(reason)
-            return self._contributed(node, version or 1) if node.domain == contributed.DOMAIN else nothing
+            return self.contributed(node) if node.domain == contributed.DOMAIN else nothing
         if node.op_type in control.CONTROL_FLOW and node.domain == "":
             return control.outputs(node, self.fact, self.translator, self._condition(node))
         if node.attributes and any(attr.is_ref() for attr in node.attributes.data.values()):
@@ -292,12 +292,14 @@ class Facts:
             found = [fact._replace(shape=None) for fact in found]
         return self._refined(node, version, found)
 
-    def _contributed(self, node: oir.Node, version: int) -> list[Fact]:
-        found = contributed.output_shapes(node.op_type, _Site(self, node, version))
+    def contributed(self, node: oir.Node) -> list[Fact]:
+        """The types of the outputs of an operator of ONNX Runtime's own."""
+        found = contributed.output_shapes(node.op_type, _Site(self, node, 1))
         if found is None or found[0] >= len(node.inputs) or (typed := node.inputs[found[0]]) is None:
             return [_UNKNOWN] * len(node.outputs)
-        dtype, known = self.dtype(typed), found[1]
-        return [Fact(dtype, known[i] if i < len(known) else None) for i in range(len(node.outputs))]
+        dtype = self.dtype(typed)
+        known = [*found[1], *[None] * len(node.outputs)][: len(node.outputs)]
+        return [Fact(None if i and shape is None else dtype, shape) for i, shape in enumerate(known)]
 
     def _condition(self, node: oir.Node) -> bool | None:
         """The condition of an If, where constants and shapes determine it."""

@@ -236,7 +236,7 @@ class _Sweep:
                 found = facts.outputs(node)
         except Inconsistent as reason:
             facts.refuse(node, str(reason))
-            return
+            found = facts.contributed(node) if node.domain == "" else []
         for value, old, new in zip(node.outputs, known, found, strict=False):
             if leaves_scope:
                 old = control.without_local_sizes(old, facts.translator)

@@ -1,7 +1,8 @@
 """The copy of a model that the whole-model inference runs on: with what can be believed, and nothing that explodes.
 
 * Types inside the graph are taken out, so that inference is not led by a wrong `value_info`; only what no schema
-  can tell, the outputs of operators of unknown domains, keeps its declared type.
+  can tell, the outputs of operators of unknown domains, keeps its declared type, and what such an operator passes
+  into a body its rank.
 * Sizes of graph inputs that have no name get one each; what they default to is taken out.
 * A local function that is called like an ONNX operator is moved to a domain of its own, because the inference
   would take it for the operator.
@@ -53,11 +54,8 @@ def prepare(source: onnx.ModelProto, translator: Translator) -> Prepared:
     _declare_inputs(model.graph, translator)
     imports = {standard(o.domain): o.version for o in model.opset_import}
     for graph in graphs(model.graph):
+        _open_bodies(graph, imports, functions)
         _strip(graph, imports, functions, translator)
-        if graph is not model.graph:
-            for value in graph.input:
-                if value.type.HasField("tensor_type"):
-                    value.type.tensor_type.ClearField("shape")
     if model.ir_version >= 4:
         _drop_overridable(model.graph)
     model.ir_version = max(4, model.ir_version)  # before, inference looks at initializers only if they are inputs
@@ -71,6 +69,35 @@ def prepare(source: onnx.ModelProto, translator: Translator) -> Prepared:
     copies = {key: _copied(f) for key, f in functions.items()}
     _drop_explosive(model)
     return Prepared(model, copies)
+
+
+def _open_bodies(
+    graph: onnx.GraphProto, imports: dict[str, int], functions: dict[Identifier, onnx.FunctionProto]
+) -> None:
+    """Take the sizes out of the inputs of all bodies that the nodes of a graph hold.
+
+    What If, Loop and Scan pass in, the inference finds out. What an operator passes in that has no schema, nobody can
+    tell but the declaration; of that the rank is believed, for a name may stand for another size than outside.
+    """
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                for value in body.input:
+                    if not value.type.HasField("tensor_type"):
+                        continue
+                    if not _is_foreign(node, imports, functions):
+                        value.type.tensor_type.ClearField("shape")
+                    for size in value.type.tensor_type.shape.dim:
+                        size.Clear()
+
+
+def _is_foreign(
+    node: onnx.NodeProto, imports: dict[str, int], functions: dict[Identifier, onnx.FunctionProto]
+) -> bool:
+    """Whether neither a schema nor a function of the model says what an operator does."""
+    version = imports.get(standard(node.domain))
+    known = identifier(node) in functions
+    return not known and (version is None or lookup(standard(node.domain), node.op_type, version) is None)
 
 
 def _copied(function: onnx.FunctionProto) -> onnx.FunctionProto:
@@ -111,13 +138,9 @@ def _strip(
 ) -> None:
     opaque: set[str] = set()
     for node in graph.node:
-        domain = standard(node.domain)
-        version = imports.get(domain)
-        if identifier(node) in functions:
-            continue
-        if version is None or lookup(domain, node.op_type, version) is None:
+        if _is_foreign(node, imports, functions):
             opaque.update(node.output)
-        elif _is_misjudged(node, version):
+        elif identifier(node) not in functions and _is_misjudged(node, imports[standard(node.domain)]):
             node.domain = OPAQUE
     kept = [value for value in graph.value_info if value.name in opaque]
     for value in [*kept, *graph.output]:

@@ -137,6 +137,38 @@ def test_broadcasting_two_unrelated_sizes_stays_unknown() -> None:
     assert provably_equal(k.shape("w"), shape)
 
 
+def test_what_an_unknown_operator_passes_into_a_body_has_the_rank_that_is_declared() -> None:
+    k = Known(
+        "g (float[N,4] x) => (y) {"
+        "y = com.example.Search <body = b (float[N,3] i) => (float[N,3] r) { r = Relu(i) }> (x) }",
+        imports=', "com.example" : 1',
+    )
+    shape = k.shape("i")
+    assert shape is not None and len(shape) == 2 and all(map(unknown, shape))  # this N may be another, and 3 a claim
+    assert k.shape("r") == shape and N not in shape
+
+
+@pytest.mark.parametrize("op", ["LayerNormalization", "SimplifiedLayerNormalization"])
+def test_the_normalization_that_onnx_runtime_takes_at_any_opset_has_a_type(op: str) -> None:
+    k = Known(f"g (float[N,S,8] x, float[8] s) => (y) {{ y = {op} <axis = -1> (x, s) }}", opset=11)
+    assert (k.dtype("y"), k.shape("y")) == (FLOAT, (N, S, 8))
+    assert k.facts.problems  # and is no operator of ONNX, so that no rule takes it for one
+
+
+def test_types_of_attention_and_embedding_of_onnx_runtime() -> None:
+    k = Known(
+        """g (int32[N,S] ids, float[9,8] words, float[5,8] places, float[8] s, float[8] t, float[8,24] w, float[24] b)
+        => (a) { e, mask, sum = com.microsoft.EmbedLayerNormalization (ids, , words, places, , s, t)
+          a = com.microsoft.Attention <num_heads = 2> (e, w, b)
+          c = com.microsoft.Attention <num_heads = 2, qkv_hidden_sizes = [8, 8, 4]> (e, w, b) }""",
+        imports=', "com.microsoft" : 1',
+    )
+    assert (k.dtype("e"), k.shape("e")) == (k.dtype("sum"), k.shape("sum")) == (FLOAT, (N, S, 8))
+    assert (k.dtype("mask"), k.shape("mask")) == (None, None)
+    assert k.shape("a") == (N, S, 8)
+    assert k.shape("c") == (N, S, 4)
+
+
 def test_bodies_of_if_and_loop() -> None:
     k = Known(
         "g (float[N,4] x, bool c, int64 m) => (y, last, all) {"
