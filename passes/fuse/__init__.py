@@ -36,6 +36,8 @@ from graphopt_passes.fuse.parallel import REWRITES as PARALLEL
 from graphopt_passes.fuse.parallel import fuse_parallel
 from graphopt_passes.fuse.rotary import REWRITES as ROTARY
 from graphopt_passes.fuse.rotary import fuse_rotary
+from graphopt_passes.fuse.scaled import REWRITES as SCALED
+from graphopt_passes.fuse.scaled import fuse_scaled
 from graphopt_passes.fuse.sdpa import REWRITES as ATTENTION
 from graphopt_passes.fuse.sdpa import fuse_attention
 from graphopt_passes.fuse.through import REWRITES as THROUGH
@@ -76,7 +78,9 @@ class Fuse(RulePass):
     requires: ClassVar[tuple[str, ...]] = ("cleanup", "fold", "simplify")
     pack: ClassVar[tuple[Rule[Any], ...]] = tuple(r for module in _PACKS for r in rules_in(module))
     rewrites: ClassVar[Mapping[str, str]] = {
-        f"fuse.{name}": text for name, text in (ATTENTION | ROTARY | THROUGH | PARALLEL | GROUPED | MEANS).items()
+        f"fuse.{name}": text
+        for pack in (ATTENTION, ROTARY, SCALED, THROUGH, PARALLEL, GROUPED, MEANS)
+        for name, text in pack.items()
     }
 
     def run(self, ctx: Context) -> None:
@@ -84,6 +88,7 @@ class Fuse(RulePass):
         share_reductions(ctx)
         fuse_rotary(ctx)
         fuse_attention(ctx)
+        fuse_scaled(ctx)
         fuse_through(ctx)
         ctx.apply(self.pack, self.name)
         fuse_parallel(ctx)

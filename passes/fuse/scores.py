@@ -56,7 +56,7 @@ def scores_of(value: Value | None, depth: int = _DEPTH) -> Scores | None:
 def unscaled(value: Value) -> tuple[Value, float]:
     """A value without the numbers by which it is multiplied or divided, and their product."""
     factor = 1.0
-    while (found := _factor(value.producer)) is not None:
+    while (found := factor_of(value.producer)) is not None:
         value, factor = found[0], factor * found[1]
     return value, factor
 
@@ -73,7 +73,7 @@ def far(value: Value, *, fast: bool = True) -> float:
     return max(_FAR, least) if fast else least
 
 
-def _factor(node: Node | None) -> tuple[Value, float] | None:
+def factor_of(node: Node | None) -> tuple[Value, float] | None:
     """The operand and the number of a product or quotient of both, of equal rank."""
     if node is None or not node.is_standard or node.op not in ("Mul", "Div"):
         return None
@@ -96,7 +96,7 @@ def _product(node: Node, _: int) -> Scores | None:
 
 
 def _scaled(node: Node, depth: int) -> Scores | None:
-    found = _factor(node)
+    found = factor_of(node)
     if found is None:
         return None
     operand, factor = found

@@ -24,13 +24,13 @@ def fuse_through(ctx: Context) -> None:
         return
     for graph in list(ctx.model.graphs()):
         for node in graph.find(*_AFFINE):
-            if node.is_standard and node.alive and (moved := _moved(node)) is not None and _moves(moved):
+            if node.is_standard and node.alive and (moved := _moved(node)) is not None and moves_of(moved):
                 with ctx.rewrite("fuse.before_moves", at=node) as rewrite:
                     _advance(rewrite, node, moved)
 
 
 def _advance(rewrite: Rewrite, node: Node, moved: Value) -> None:
-    moves = _moves(moved)
+    moves = moves_of(moved)
     source = moves[-1].inputs[0]
     assert source is not None
     require(moved.dtype is not None and moved.dtype.is_floating_point(), "integers wrap around")
@@ -40,7 +40,7 @@ def _advance(rewrite: Rewrite, node: Node, moved: Value) -> None:
     steps = _steps(node, moved)
     for op, first, constant in steps:
         array = carried_back(constant, moves)
-        _require_weights(source, array, adds=op in ("Add", "Sub") and len(steps) == 1)
+        require_weights(source, array, adds=op in ("Add", "Sub") and len(steps) == 1)
         made = rewrite.constant(array, "channel")
         current = rewrite.node(op, [current, made] if first else [made, current])[0]
     for move in reversed(moves):
@@ -61,7 +61,7 @@ def _moved(node: Node) -> Value | None:
     return given[constant.index(False)]
 
 
-def _moves(value: Value) -> list[Node]:
+def moves_of(value: Value) -> list[Node]:
     """The operators that only move elements, from the last to the first, with nobody else reading in between."""
     found: list[Node] = []
     while value.use_count == 1 and (node := value.producer) is not None and node.op in _MOVES and node.is_standard:
@@ -103,7 +103,7 @@ def _normalization(node: Node, rank: int) -> list[tuple[str, bool, Array]]:
     return [(op, True, a.astype(dtype).reshape(shape)) for op, a in (("Mul", scale), ("Add", shift))]
 
 
-def _require_weights(source: Value, array: Array, adds: bool) -> None:
+def require_weights(source: Value, array: Array, adds: bool = False) -> None:
     """Decline where a constant cannot become part of the weights or the bias of what makes `source`.
 
     `adds`: whether it is only added, so that nothing is gained unless there is a bias.
