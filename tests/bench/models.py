@@ -146,14 +146,18 @@ def report_time(results: dict[str, dict[str, Any]]) -> None:
         print(f"  {tool:16} {sum(f[tool]['seconds'] for f in common):8.2f} s for {len(common)} models")
 
 
-def models(folder: Path, rounds: int, tools: tuple[str, ...] = (*OURS, *PEERS), only: str = "") -> dict[str, Any]:
-    """Run the comparison over the models of a folder, and print it."""
+def models(
+    folder: Path, rounds: int, tools: tuple[str, ...] = (*OURS, *PEERS), only: str = "", keep: Path | None = None
+) -> dict[str, Any]:
+    """Run the comparison over the models of a folder, and print it; `keep` gets what is known after each model."""
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         workers = {t: stack.enter_context(Worker(t)) for t in tools}
         for path in sorted(folder.rglob("*.onnx")):
             if only in path.name:
                 results[str(path.relative_to(folder))] = run(path, Path(scratch), workers, rounds)
+                if keep is not None:
+                    keep.write_text(json.dumps(results))
                 print(".", end="", file=sys.stderr, flush=True)
     report_nodes(results)
     report_time(results)
@@ -170,9 +174,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a part of the file names")
     parser.add_argument("--json", type=Path, help="write all that was measured to this file")
     options = parser.parse_args()
-    results = models(options.folder, options.rounds, tuple(options.tools.split(",")), options.only)
-    if options.json:
-        options.json.write_text(json.dumps(results))
+    models(options.folder, options.rounds, tuple(options.tools.split(",")), options.only, options.json)
 
 
 if __name__ == "__main__":
