@@ -29,7 +29,7 @@ class Contrib(RulePass):
 
     def run(self, ctx: Context) -> None:
         if "com.microsoft" in ctx.target.domains:
-            ctx.apply(_FIRST, self.name)  # before their products are fused one by one
             keep_idioms(ctx, "masked_attention")
+            ctx.apply(_FIRST, self.name)  # before their products are fused one by one
             super().run(ctx)
             part_residuals(ctx)

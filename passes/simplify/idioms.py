@@ -62,7 +62,7 @@ def _gelus(graph: Graph) -> Iterator[Node]:
 
 
 def _masked_attentions(graph: Graph) -> Iterator[Node]:
-    """Softmax(q k / c + (1 - mask) * -10000) v: the quotient, what gives the mask its axes, and sums with biases."""
+    """Softmax(q k / c + (1 - mask) * -10000) v: the quotient, what gives the mask its axes, and the projections."""
     for softmax in graph.find("Softmax"):
         total = _made_by(softmax.inputs[0], "Add")
         if total is None or not _is_old(softmax, _ATTENTION_OPSET):
@@ -77,11 +77,11 @@ def _masked_attentions(graph: Graph) -> Iterator[Node]:
         inner = None if outer is None else _made_by(outer.inputs[0], "Unsqueeze")
         if outer is not None and inner is not None:
             yield from (quotient, outer, inner)
-            yield from _biases(softmax, quotient)
+            yield from _projections(softmax, quotient)
 
 
-def _biases(softmax: Node, quotient: Node) -> Iterator[Node]:
-    """The sums with the biases of queries, keys, values and of the result, which may be zeros."""
+def _projections(softmax: Node, quotient: Node) -> Iterator[Node]:
+    """What gives queries, keys, values and the result: the products apart, and sums with biases, which may be zeros."""
     scores, product = _made_by(quotient.inputs[0], "MatMul"), _only_reader(softmax, "MatMul")
     if scores is None or product is None:
         return
@@ -91,6 +91,7 @@ def _biases(softmax: Node, quotient: Node) -> Iterator[Node]:
         bias = None if split is None else _made_by(split.inputs[0], "Add")
         if bias is not None:
             yield bias
+            yield from (n for v in bias.inputs if (n := _made_by(v, "MatMul")) is not None)
     node: Node | None = product
     for op in ("Transpose", "Reshape", "MatMul", "Add"):
         node = None if node is None else _only_reader(node, op)
