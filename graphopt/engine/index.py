@@ -36,6 +36,8 @@ class RuleIndex:
     def __init__(self, rules: Sequence[tuple[str, Rule[Any]]], model: Model) -> None:
         self._by_root: dict[tuple[str, str], list[Entry]] = {}
         self._likely: dict[tuple[str | None, ...], list[Entry]] = {}
+        self._numbers: set[tuple[str, str]] = set()  # roots with operands of which some left side wants one number
+        self._facts = model.facts
         sides = [(name, rule, pattern) for name, rule in rules for pattern in rule.patterns]
         self._waiting = [Entry(*side, number) for number, side in enumerate(sides)]
         self._known: set[str] = set()
@@ -66,6 +68,8 @@ class RuleIndex:
                 entries = self._by_root.setdefault(root, [])
                 entries.append(entry)
                 entries.sort(key=lambda e: (-e.pattern.size, e.name, e.number))
+                if pattern.tells_numbers(root[1]):
+                    self._numbers.add(root)
 
     def __contains__(self, root: tuple[str, str]) -> bool:
         return root in self._by_root
@@ -75,11 +79,12 @@ class RuleIndex:
 
     def likely(self, node: oir.Node) -> list[Entry]:
         """The left sides that may match at a node, as far as the operators tell that make its inputs."""
-        makers = operators_of(node.inputs)
-        key = (node.domain, node.op_type, *makers)
+        root = node.domain, node.op_type
+        makers = operators_of(node.inputs, self._facts if root in self._numbers else None)
+        key = (*root, *makers)
         found = self._likely.get(key)
         if found is None:
-            entries = self._by_root.get((node.domain, node.op_type), [])
+            entries = self._by_root.get(root, [])
             found = [entry for entry in entries if entry.pattern.may_match(node.op_type, makers)]
             if len(key) <= _KEPT:
                 self._likely[key] = found

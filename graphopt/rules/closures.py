@@ -15,9 +15,10 @@ from typing import Any
 
 import onnx_ir as oir
 
+from graphopt.ir.facts import Facts
 from graphopt.rules.attributes import attribute_contract
 from graphopt.rules.expr import Alt, Literal, Many, OpExpr, Out, Tensor, Var
-from graphopt.rules.outline import Repeated, labels, makers, subexpressions
+from graphopt.rules.outline import NUMBER, Repeated, Wanted, labels, makers, subexpressions
 from graphopt.rules.state import Compiled, Listed, Next, Note, State, literal, variable
 
 COMMUTATIVE = frozenset(
@@ -89,21 +90,30 @@ def _alternatives(x: Alt, compiler: Compiler) -> Compiled:
     return Compiled(match, fits, leaf=all(c.leaf for _, c in options))
 
 
-def orders(expr: OpExpr) -> list[tuple[tuple[int, ...], list[tuple[int, frozenset[str]]]]]:
-    """The orders in which operands may stand, each with the places that must come from certain operators."""
+def orders(expr: OpExpr, *, numbers: bool = False) -> list[tuple[tuple[int, ...], Wanted]]:
+    """The orders in which operands may stand, each with the places that not everything can make: see `makers`."""
     count = len(expr.inputs)
     swap = count == 2 and frozenset(expr.ops) <= COMMUTATIVE and not isinstance(expr.inputs[-1], Many)
     permutations = ((0, 1), (1, 0)) if swap else (tuple(range(count)),)
-    return [(order, [(order[i], names) for i, names in makers(expr)]) for order in permutations]
+    return [(order, [(order[i], names) for i, names in makers(expr, numbers=numbers)]) for order in permutations]
 
 
-def operators_of(inputs: Iterable[oir.Value | None]) -> list[str | None]:
-    """The names of the operators that make a node's inputs; None for other inputs."""
-    producers = [None if value is None else value.producer() for value in inputs]
-    return [None if producer is None else producer.op_type for producer in producers]
+def operators_of(inputs: Iterable[oir.Value | None], facts: Facts | None = None) -> list[str | None]:
+    """The names of the operators that make a node's inputs; None for other inputs.
+
+    With `facts`, `NUMBER` for constants that are one number throughout.
+    """
+    found: list[str | None] = []
+    for value in inputs:
+        producer = None if value is None else value.producer()
+        if producer is not None:
+            found.append(producer.op_type)
+        else:
+            found.append(None if facts is None or value is None or facts.splat(value) is None else NUMBER)
+    return found
 
 
-def made_by(operators: Sequence[str | None], wanted: list[tuple[int, frozenset[str]]]) -> bool:
+def made_by(operators: Sequence[str | None], wanted: Wanted) -> bool:
     """Whether the inputs at these places come from operators of these names: a look ahead that saves most attempts."""
     count = len(operators)
     for position, names in wanted:  # noqa: SIM110 - a generator takes three times as long

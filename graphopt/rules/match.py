@@ -18,6 +18,7 @@ from graphopt.ir.facts import Facts
 from graphopt.rules import outline
 from graphopt.rules.closures import Compiler, operators_of, orders
 from graphopt.rules.expr import Alt, Out, Tensor, Var, options_of
+from graphopt.rules.outline import NUMBER, Wanted
 from graphopt.rules.state import Matcher, Next, Note, State
 
 
@@ -65,7 +66,10 @@ class Pattern:
         return all(outline.possible(o, known) for o in self.outputs)
 
     def may_match(self, root: str, operators: Sequence[str | None]) -> bool:
-        """Whether a root of this operator may match whose inputs come from these operators; a fast look ahead."""
+        """Whether a root of this operator may match whose inputs come from these operators; a fast look ahead.
+
+        `operators` tell numbers apart if `tells_numbers` says so of the root: see `closures.operators_of`.
+        """
         count = len(operators)
         for wanted in self._wanted.get(root, ()):
             for position, names in wanted:  # written out, for this is what happens most often of all
@@ -74,6 +78,11 @@ class Pattern:
             else:
                 return True
         return False
+
+    def tells_numbers(self, root: str) -> bool:
+        """Whether a root of this operator has an operand that must be one certain number."""
+        ways = self._wanted.get(root, ())
+        return any(NUMBER in names and None not in names for wanted in ways for _, names in wanted)
 
     def match(
         self, facts: Facts, root: oir.Value, accept: Callable[[Match], bool] | None = None, *, likely: bool = False
@@ -84,7 +93,7 @@ class Pattern:
         """
         producer = root.producer()
         assert producer is not None
-        if not likely and not self.may_match(producer.op_type, operators_of(producer.inputs)):
+        if not likely and not self.may_match(producer.op_type, operators_of(producer.inputs, facts)):
             return None
         first, finders = self._compiled
         return self._search(State(facts, producer.graph), root, first, finders, accept)
@@ -126,9 +135,9 @@ class Pattern:
         return result[0] if result else None
 
 
-def _wanted_at_root(root: Out | Alt) -> dict[str, list[list[tuple[int, frozenset[str]]]]]:
+def _wanted_at_root(root: Out | Alt) -> dict[str, list[Wanted]]:
     """For each operator that the root may be, what may make its inputs, in any order and alternative."""
-    found: dict[str, list[list[tuple[int, frozenset[str]]]]] = {}
+    found: dict[str, list[Wanted]] = {}
     pending: list[Tensor] = [root]
     while pending:
         option = pending.pop()
@@ -136,7 +145,7 @@ def _wanted_at_root(root: Out | Alt) -> dict[str, list[list[tuple[int, frozenset
             pending.extend(option.options)
         elif isinstance(option, Out):
             for name in option.node.ops:
-                found.setdefault(name, []).extend(wanted for _, wanted in orders(option.node))
+                found.setdefault(name, []).extend(wanted for _, wanted in orders(option.node, numbers=True))
     return {name: [[]] if [] in ways else ways for name, ways in found.items()}
 
 

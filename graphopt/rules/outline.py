@@ -7,7 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from typing import NamedTuple, TypeVar
 
-from graphopt.rules.expr import Alt, AttrVar, Many, OpExpr, Out, Tensor, Var, inputs_of, options_of
+from graphopt.rules.expr import Alt, AttrVar, Literal, Many, OpExpr, Out, Tensor, Var, inputs_of, options_of
+
+NUMBER = "#"  # in place of the name of an operator: a constant all of whose elements are one number
+_CONSTANT = frozenset({None, NUMBER, "Constant"})
+_ONE_NUMBER = frozenset({NUMBER, "Constant"})
+
+Wanted = list[tuple[int, frozenset[str | None]]]
+"""Places of operands, each with the names of the operators that may make it; None stands for no operator at all."""
 
 
 def roots(x: Tensor | None) -> set[tuple[str, str]]:
@@ -17,13 +24,23 @@ def roots(x: Tensor | None) -> set[tuple[str, str]]:
     return {(x.node.domain, name) for name in x.node.ops} if isinstance(x, Out) else set()
 
 
-def makers(expr: OpExpr) -> list[tuple[int, frozenset[str]]]:
-    """For each operand that must come from an operator: its place, and the names that the operator may have."""
-    found: list[tuple[int, frozenset[str]]] = []
+def makers(expr: OpExpr, *, numbers: bool = False) -> Wanted:
+    """What may make the operands, as far as it cannot be just anything. `numbers`: tell `NUMBER` from other constants."""
+    found: Wanted = []
     for i, operand in enumerate(expr.inputs):
-        if not isinstance(operand, Many) and all(isinstance(o, Out) for o in options_of(operand)):
-            found.append((i, frozenset(name for _, name in roots(operand))))
+        ways = [None] if isinstance(operand, Many) else [_makers_of(o, numbers) for o in options_of(operand)]
+        if None not in ways:
+            found.append((i, frozenset().union(*(way for way in ways if way is not None))))
     return found
+
+
+def _makers_of(x: Tensor | None, numbers: bool) -> frozenset[str | None] | None:
+    """What may make an operand that has no alternatives; None: anything."""
+    if isinstance(x, Out):
+        return frozenset(x.node.ops)
+    if isinstance(x, Literal):
+        return _ONE_NUMBER if numbers and isinstance(x.content, int | float) else _CONSTANT
+    return _CONSTANT if isinstance(x, Var) and x.const and not x.optional else None
 
 
 T = TypeVar("T")
