@@ -73,14 +73,19 @@ def lift_constants(ctx: Context) -> None:
 
 def merge_constants(ctx: Context) -> None:
     """Let readers of equal constants of one graph share one of them, an initializer where there is one."""
+    known: set[Value] = ctx.shared.setdefault("cleanup.duplicate_constant", set())  # that were compared with each other
     for graph in list(ctx.model.graphs()):
         constants = [] if graph.is_function else list(graph.initializers)
         constants += [n.outputs[0] for n in graph.find("Constant")]
-        for first, *others in _equal_groups([v for v in constants if _may_merge(v, ctx.target.apart)]):
+        constants = [v for v in constants if _may_merge(v, ctx.target.apart)]
+        new = {_type_key(v) for v in constants if v not in known}
+        known.update(constants)
+        for first, *others in _equal_groups([v for v in constants if _type_key(v) in new] if new else []):
             reader = next(node for node, _ in others[0].uses())
             with ctx.rewrite("cleanup.duplicate_constant", at=reader) as rewrite:
                 for other in others:
                     rewrite.replace(other, first)
+            known.difference_update(v for v in (first, *others) if others[0].use_count)  # declined: may do later
 
 
 def _may_merge(value: Value, apart: frozenset[str]) -> bool:
@@ -110,7 +115,7 @@ def _split(values: list[Value], key: Any) -> list[list[Value]]:
 
 def _type_key(value: Value) -> Hashable:
     tensor = value.tensor
-    return tensor.dtype, tuple(tensor.shape)
+    return tensor.dtype, tensor.shape.numpy()
 
 
 def _sample_key(value: Value) -> Hashable:

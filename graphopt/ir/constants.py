@@ -136,7 +136,7 @@ class Constants:
 
 def sizes(tensor: oir.TensorProtocol) -> tuple[int, ...]:
     """The shape of a stored tensor, which has no symbols."""
-    return tuple(int(n) for n in tensor.shape.numpy())
+    return tensor.shape.numpy()
 
 
 def _of_constant(node: oir.Node) -> oir.TensorProtocol | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import onnx_ir as oir
 
 from graphopt.ir import shapes
-from graphopt.ir.dims import Shape, broadcast, product, static
+from graphopt.ir.dims import Dim, Shape, broadcast, known, product, static
 from graphopt.ir.native import Fact
 from graphopt.ir.schemas import Inconsistent, check_arity, lookup
 from graphopt.ir.site import Site
@@ -139,12 +139,23 @@ def _reshape(site: Site) -> Shape | None:
     found = next(iter(shapes.refine("Reshape", site)), None)
     if found is None or any(type(size) is not int for size in wanted):
         return found  # of sizes that are no numbers nobody else knows more
-    if None in found or 0 in wanted or wanted.count(-1) > 1:
+    old = site.shape(0)
+    if None in found or wanted.count(-1) > 1 or (0 in wanted and not _copies(site, old, wanted)):
         return None
-    old = static(site.shape(0))
-    if old is None:
-        return None if -1 in wanted else found
-    return found if 0 not in old and product(old) == product(size for size in found if size is not None) else None
+    if static(old) is None and 0 not in wanted and -1 not in wanted:
+        return found
+    try:
+        same = old is not None and 0 not in old and product(known(old) or (0,)) == product(known(found) or ())
+    except OverflowError:
+        return None
+    return found if same else None
+
+
+def _copies(site: Site, old: Shape | None, wanted: tuple[int | Dim, ...]) -> bool:
+    """Whether each 0 among the sizes that are wanted stands for one that there is."""
+    if old is None or site.attr("allowzero", 0):
+        return False
+    return all(size != 0 or axis < len(old) for axis, size in enumerate(wanted))
 
 
 _SHAPED: dict[str, Callable[[Site], Shape | None]] = {

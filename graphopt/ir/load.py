@@ -18,7 +18,7 @@ from graphopt.ir.check import check
 from graphopt.ir.collector import paused_gc
 from graphopt.ir.diagnose import first_fault, not_a_model, unknown_fields
 from graphopt.ir.payloads import Payloads
-from graphopt.ir.tensors import FileRef
+from graphopt.ir.tensors import FileRef, HeldTensor
 from graphopt.ir.wire import Buffer, WireError, strip
 
 __all__ = ["TYPE", "Source", "read_model"]
@@ -139,8 +139,11 @@ def _resolve(model: ir.Model, payloads: Payloads, *, attributes: bool) -> None:
     """Give the marked tensors their bytes."""
     for graph in _graphs(model):
         for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = payloads.resolve(value.const_value)
+            tensor = value.const_value
+            if type(tensor) is ir.ExternalTensor:
+                value.const_value = payloads.resolve(tensor)
+            elif type(tensor) is ir.serde.TensorProtoTensor:
+                value.const_value = HeldTensor(tensor.raw)
         for node in graph if attributes else ():
             for name, attribute in list(node.attributes.items()):
                 made = _attribute(attribute, payloads)

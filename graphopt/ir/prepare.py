@@ -53,7 +53,8 @@ def prepare(source: onnx.ModelProto, translator: Translator) -> Prepared:
     functions = {(standard(f.domain), f.name, f.overload): f for f in model.functions}
     _declare_inputs(model.graph, translator)
     imports = {standard(o.domain): o.version for o in model.opset_import}
-    for graph in graphs(model.graph):
+    every = list(graphs(model.graph))
+    for graph in every:
         _open_bodies(graph, imports, functions)
         _strip(graph, imports, functions, translator)
     if model.ir_version >= 4:
@@ -63,7 +64,7 @@ def prepare(source: onnx.ModelProto, translator: Translator) -> Prepared:
         del function.value_info[:]
         _hide_misjudged(function, functions)
     _move_shadows(model, functions)
-    _import_domains(model, (node for graph in graphs(model.graph) for node in graph.node))
+    _import_domains(model, (node for graph in every for node in graph.node))
     for function in model.functions:
         _import_domains(function, (node for body in _function_graphs(function) for node in body))
     copies = {key: _copied(f) for key, f in functions.items()}

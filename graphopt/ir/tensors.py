@@ -258,6 +258,20 @@ class BufferTensor(SpanTensor):
         return memoryview(bytearray(self._data))
 
 
+class HeldTensor(ir.serde.TensorProtoTensor):
+    """A small tensor in the message itself, which knows its shape: onnx_ir reads it anew each time it is asked."""
+
+    __slots__ = ("_shape",)
+
+    def __init__(self, proto: onnx.TensorProto) -> None:
+        super().__init__(proto)
+        self._shape = super().shape
+
+    @property
+    def shape(self) -> ir.Shape:
+        return self._shape
+
+
 class _Tensor(Protocol):
     @property
     def dtype(self) -> ir.DataType: ...

@@ -116,9 +116,14 @@ def _siblings(node: Node) -> list[Node]:
     source = node.inputs[0]
     if source is None or node.inputs[1] is None or not node.inputs[1].is_const:
         return []
-    readers = [reader for reader, index in source.uses() if index == 0 and reader.graph == node.graph]
-    found = [r for r in dict.fromkeys(readers) if r.op == "MatMul" and r.is_standard and _fit(node, r)]
-    return found if found and found[0] == node else []
+    readers = [r for r, index in source.uses() if index == 0 and r.op == "MatMul" and r.graph == node.graph]
+    found: list[Node] = []
+    for reader in dict.fromkeys(readers) if len(readers) > 1 else ():
+        if reader.is_standard and _fit(node, reader):
+            found.append(reader)
+            if found[0] != node:
+                return []
+    return found
 
 
 def _merge(rewrite: Rewrite, nodes: Sequence[Node]) -> None:

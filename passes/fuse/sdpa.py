@@ -19,6 +19,7 @@ REWRITES = {
     "attention": "The softmax of scaled products of queries and keys, times the values, is Attention.",
     "attention_grouped": "Attention repeats heads of keys and values by itself, each so many times in a row.",
 }
+_SINCE = 23
 
 
 def fuse_attention(ctx: Context) -> None:
@@ -33,15 +34,19 @@ def fuse_attention(ctx: Context) -> None:
             if weights is not None and scores is not None:
                 node = weights.product
                 with ctx.rewrite("fuse.attention", at=node, same_type=_is_known(node.outputs[0])) as rewrite:
+                    _require_operator(node)
                     _fuse(rewrite, softmax, scores, weights, fast=ctx.accuracy >= Accuracy.FAST)
-
-
         for node in list(graph.find("Attention")):
             if node.alive and node.is_standard and len(node.inputs) in (3, 4):
                 few = [repeated(v) for v in node.inputs[1:3] if v is not None]
                 if len(few) == 2 and None not in few and len([o for o in node.outputs if o.use_count]) == 1:
                     with ctx.rewrite("fuse.attention_grouped", at=node) as rewrite:
                         _group(rewrite, node, few)
+
+
+def _require_operator(node: Node) -> None:
+    require(node.version >= _SINCE, f"Attention does not exist at opset {node.version} of the model; "
+                                    f"it came with {_SINCE}")
 
 
 def _group(rewrite: Rewrite, node: Node, few: list[Value | None]) -> None:
