@@ -78,9 +78,9 @@ def merge_constants(ctx: Context) -> None:
         constants = [] if graph.is_function else list(graph.initializers)
         constants += [n.outputs[0] for n in graph.find("Constant")]
         constants = [v for v in constants if _may_merge(v, ctx.target.apart)]
-        new = {_type_key(v) for v in constants if v not in known}
+        alike = [group for group in _split(constants, _type_key) if not known.issuperset(group)]
         known.update(constants)
-        for first, *others in _equal_groups([v for v in constants if _type_key(v) in new] if new else []):
+        for first, *others in _equal_groups(alike):
             reader = next(node for node, _ in others[0].uses())
             with ctx.rewrite("cleanup.duplicate_constant", at=reader) as rewrite:
                 for other in others:
@@ -95,13 +95,12 @@ def _may_merge(value: Value, apart: frozenset[str]) -> bool:
     return not apart or not any(node.op in apart for node, _ in value.uses())
 
 
-def _equal_groups(values: list[Value]) -> Iterator[list[Value]]:
-    """Groups of two or more constants with the same dtype, shape and bytes.
+def _equal_groups(groups: list[list[Value]]) -> Iterator[list[Value]]:
+    """Groups of two or more constants with the same bytes; `groups`: those with the same dtype and shape.
 
-    Tensors of the same type are told apart by a few bytes first, so that distinct weights are hardly read.
+    They are told apart by a few bytes first, so that distinct weights are hardly read.
     """
-    groups = [values]
-    for key in (_type_key, _sample_key, _content_key):
+    for key in (_sample_key, _content_key):
         groups = [g for group in groups for g in _split(group, key) if len(g) > 1]
     yield from groups
 

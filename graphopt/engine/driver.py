@@ -19,7 +19,7 @@ from graphopt.engine.index import Entry, RuleIndex
 from graphopt.errors import RuleError
 from graphopt.ir.draft import Change, Decline
 from graphopt.ir.edit import Editor
-from graphopt.ir.value import count_uses
+from graphopt.ir.value import count_uses, nodes_of
 from graphopt.rules.apply import ReplacementError, apply
 from graphopt.rules.match import Match
 from graphopt.rules.rule import Rule
@@ -121,7 +121,7 @@ class Driver:
 
     def _roots(self) -> Iterator[oir.Node]:
         for graph in self._model.raw_graphs():
-            for node in graph:
+            for node in nodes_of(graph):
                 if (node.domain, node.op_type) in self._index:
                     yield node
 

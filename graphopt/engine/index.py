@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as oir
 
 from graphopt.ir.model import Model
+from graphopt.ir.value import nodes_of
 from graphopt.rules.closures import operators_of
 from graphopt.rules.match import Pattern
 from graphopt.rules.rule import Rule
@@ -43,7 +44,7 @@ class RuleIndex:
         self._known: set[str] = set()
         self.depth = self.operands = 1
         self.several_outputs = False
-        self.admit(node for graph in model.raw_graphs() for node in graph)
+        self.admit(node for graph in model.raw_graphs() for node in nodes_of(graph))
 
     def admit(self, nodes: Iterable[oir.Node]) -> None:
         """Take in the left sides that these nodes, which are or have come into the model, make possible.

@@ -44,8 +44,9 @@ class Constants:
         node = value.producer()
         if node is not None and (node.op_type != "Constant" or node.domain != ""):
             return None
-        if value in self._tensors:
-            return self._tensors[value]
+        found = self._tensors.get(value)
+        if found is not None:
+            return found
         if node is not None:
             tensor = _of_constant(node)
             if tensor is not None:
@@ -136,7 +137,7 @@ class Constants:
 
 def sizes(tensor: oir.TensorProtocol) -> tuple[int, ...]:
     """The shape of a stored tensor, which has no symbols."""
-    return tensor.shape.numpy()
+    return tuple(tensor.shape.numpy())
 
 
 def _of_constant(node: oir.Node) -> oir.TensorProtocol | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as oir
 
 from graphopt.ir.facts import Facts
-from graphopt.ir.value import FUNCTION_BODY, Graph, bodies_of
+from graphopt.ir.value import FUNCTION_BODY, Graph, bodies_of, nodes_of
 
 if TYPE_CHECKING:
     from graphopt.ir.load import Source
@@ -73,7 +73,7 @@ class Model:
         """Whether a graph has, or had, a node that is one of these operators: nobody need look for them otherwise."""
         known = self._operators.get(graph)
         if known is None:
-            known = self._operators[graph] = {node.op_type for node in graph}
+            known = self._operators[graph] = {node.op_type for node in nodes_of(graph)}
         return not known.isdisjoint(ops)
 
     def opset(self, domain: str = "") -> int:
@@ -115,7 +115,7 @@ class Model:
         total = 0
         for graph in self.raw_graphs():
             total += sum(int(v.const_value.nbytes) for v in graph.initializers.values() if v.const_value is not None)
-            for node in graph:
+            for node in nodes_of(graph):
                 for attr in node.attributes.data.values():  # itself no dict, it is slow to go through
                     if attr.type == oir.AttributeType.TENSOR and not attr.is_ref():
                         total += int(attr.value.nbytes)
@@ -144,7 +144,7 @@ def _holders(ir: oir.Model) -> dict[oir.Graph, oir.Node | None]:
     while pending:
         graph, holder = pending.pop()
         found[graph] = holder
-        bodies = [(body, node) for node in graph if node.attributes for body in bodies_of(node)]
+        bodies = [(body, node) for node in nodes_of(graph) if node.attributes for body in bodies_of(node)]
         pending.extend(reversed(bodies))
     return found
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as oir
 
+from graphopt.ir.value import nodes_of
+
 _GAP = 1 << 64
 
 
@@ -57,7 +59,7 @@ class Ranks:
 
     def _number(self, graph: oir.Graph) -> None:
         rank = 0
-        for node in graph:
+        for node in nodes_of(graph):
             self._rank[node] = (rank, rank + _GAP)
             rank += _GAP
         self._top[graph] = rank

@@ -259,16 +259,21 @@ class BufferTensor(SpanTensor):
 
 
 class HeldTensor(ir.serde.TensorProtoTensor):
-    """A small tensor in the message itself, which knows its shape: onnx_ir reads it anew each time it is asked."""
+    """A small tensor in the message itself, which knows its type: onnx_ir reads it anew each time it is asked."""
 
-    __slots__ = ("_shape",)
+    __slots__ = ("_dtype", "_shape")
 
     def __init__(self, proto: onnx.TensorProto) -> None:
         super().__init__(proto)
+        self._dtype = super().dtype
         self._shape = super().shape
 
     @property
-    def shape(self) -> ir.Shape:
+    def dtype(self) -> ir.DataType:  # type: ignore[override]  # a property there, too
+        return self._dtype
+
+    @property
+    def shape(self) -> ir.Shape:  # type: ignore[override]
         return self._shape
 
 

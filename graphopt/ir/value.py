@@ -281,20 +281,21 @@ class Graph(_View):
     def nodes(self) -> Iterator[Node]:
         """The nodes in topological order; editing while iterating is safe."""
         model = self._model
-        return (Node(model, n) for n in self._raw)
+        return (Node(model, n) for n in nodes_of(self._raw))
 
     def find(self, *ops: str) -> Iterator[Node]:
         """The nodes that are one of these operators, of any domain, in order; faster than looking at all of `nodes`."""
         model = self._model
         if not model.may_have(self._raw, ops):
             return iter(())
-        return (Node(model, n) for n in self._raw if n.op_type in ops)
+        return (Node(model, n) for n in nodes_of(self._raw) if n._op_type in ops)
 
     def unread(self) -> list[Node]:
         """The nodes of which no output is read and none is a graph output."""
         model = self._model
         return [
-            Node(model, n) for n in self._raw if not any(count_uses(o) or o.is_graph_output() for o in n.outputs)
+            Node(model, n) for n in nodes_of(self._raw)
+            if not any(count_uses(o) or o.is_graph_output() for o in n.outputs)
         ]
 
     def __len__(self) -> int:
@@ -323,6 +324,17 @@ class Graph(_View):
 
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, {len(self)} nodes)"
+
+
+def nodes_of(graph: oir.Graph) -> Iterator[oir.Node]:
+    """The nodes in order, as `graph` itself gives them, also while it changes; it takes three times as long."""
+    end = graph._nodes._root
+    box = end.next
+    while box is not end:
+        node: Any = box.value  # None once it was removed, while somebody stands there
+        if node is not None:
+            yield node
+        box = box.next
 
 
 def count_uses(value: oir.Value) -> int:

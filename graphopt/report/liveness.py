@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import onnx_ir as oir
 
-from graphopt.ir.value import bodies_of
+from graphopt.ir.value import bodies_of, nodes_of
 from graphopt.report.sizes import Sizes
 
 _VIEWS = frozenset({"DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
@@ -27,7 +27,7 @@ class Liveness:
         self._roots: dict[oir.Value, oir.Value] = {}
         self._last: dict[oir.Value, int] = {}
         self.fused = False
-        for index, node in enumerate(graph):
+        for index, node in enumerate(nodes_of(graph)):
             self._visit(index, node)
         for value in graph.outputs:
             self._last[self._root(value)] = len(graph)
@@ -37,7 +37,7 @@ class Liveness:
         ends: dict[int, int] = {}
         now = most = 0
         sources = [v for v in self._graph.inputs if v.name not in self._graph.initializers]
-        for index, node in enumerate(self._graph):
+        for index, node in enumerate(nodes_of(self._graph)):
             born = [v for v in node.outputs if v.name]
             for value in [*sources, *born]:
                 nbytes = self._nbytes(value)
@@ -54,9 +54,10 @@ class Liveness:
     def _visit(self, index: int, node: oir.Node) -> None:
         """Note what a node, and what stands in its bodies, reads; and what its outputs are to be taken for."""
         bodies = bodies_of(node) if node.attributes else []
-        for value in node.inputs:
+        inputs, roots, last = node.inputs, self._roots, self._last
+        for value in inputs:
             if value is not None:
-                self._last[self._root(value)] = index
+                last[roots.get(value, value)] = index
         pending = list(bodies)
         while pending:
             body = pending.pop()
@@ -64,10 +65,10 @@ class Liveness:
                 pending.extend(bodies_of(inner))
                 self._last |= {self._root(v): index for v in inner.inputs if v is not None and v.graph is self._graph}
             self._last |= {self._root(v): index for v in body.outputs if v.graph is self._graph}
-        if node.inputs and not bodies and all(v is None or self._is_weight(v) for v in node.inputs):
+        if inputs and not bodies and all(v is None or self._is_weight(v) for v in inputs):
             self._weights.update(node.outputs)
-        elif node.op_type in _VIEWS and not node.domain and node.inputs and node.inputs[0] is not None:
-            self._roots[node.outputs[0]] = self._root(node.inputs[0])
+        elif node.op_type in _VIEWS and not node.domain and inputs and inputs[0] is not None:
+            roots[node.outputs[0]] = self._root(inputs[0])
             self.fused = self.fused or node.op_type == "DequantizeLinear"
 
     def _root(self, value: oir.Value) -> oir.Value:

@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir as oir
 
 from graphopt.ir.model import Model
-from graphopt.ir.value import bodies_of
+from graphopt.ir.value import bodies_of, nodes_of
 from graphopt.report.liveness import Liveness
 from graphopt.report.macs import UnknownShapeError, is_counted, node_macs
 from graphopt.report.report import Measures
@@ -49,7 +49,7 @@ def operators(model: Model) -> Counter[str]:
     return Counter(
         f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         for graph in model.raw_graphs()
-        for node in graph
+        for node in nodes_of(graph)
     )
 
 
@@ -74,7 +74,7 @@ class _Macs:
     def of_graph(self, graph: oir.Graph) -> int | None:
         """The sum over the nodes; None as soon as one of them cannot be told."""
         total = 0
-        for node in graph:
+        for node in nodes_of(graph):
             found = self._of_node(node)
             if found is None:
                 return None
@@ -82,8 +82,7 @@ class _Macs:
         return total
 
     def _of_node(self, node: oir.Node) -> int | None:
-        function = node.op_identifier()
-        if function in self._functions:
+        if self._functions and (function := node.op_identifier()) in self._functions:
             return self._functions[function]
         bodies = bodies_of(node) if node.attributes else []
         if bodies:

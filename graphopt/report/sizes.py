@@ -6,7 +6,7 @@ import math
 
 import onnx_ir as oir
 
-from graphopt.ir.dims import Dim
+from graphopt.ir.dims import Dim, Shape
 from graphopt.ir.facts import Facts
 
 
@@ -16,6 +16,7 @@ class Sizes:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._numbers: dict[Dim, int] = {}
+        self._bytes: dict[tuple[oir.DataType | None, Shape | None], int | None] = {}
         self.symbols: set[str] = set()
 
     def shape(self, value: oir.Value | None) -> tuple[int, ...] | None:
@@ -26,7 +27,14 @@ class Sizes:
 
     def nbytes(self, value: oir.Value) -> int | None:
         """Bytes of a tensor, None if its type or shape is not known; text counts as nothing."""
-        dtype, shape = self._facts.dtype(value), self.shape(value)
+        fact = self._facts.fact(value)
+        key = fact.dtype, fact.shape
+        if key not in self._bytes:
+            self._bytes[key] = self._nbytes(fact.dtype, self.shape(value))
+        return self._bytes[key]
+
+    @staticmethod
+    def _nbytes(dtype: oir.DataType | None, shape: tuple[int, ...] | None) -> int | None:
         if dtype is None or shape is None:
             return None
         if dtype == oir.DataType.STRING:

@@ -90,12 +90,12 @@ def _alternatives(x: Alt, compiler: Compiler) -> Compiled:
     return Compiled(match, fits, leaf=all(c.leaf for _, c in options))
 
 
-def orders(expr: OpExpr, *, numbers: bool = False) -> list[tuple[tuple[int, ...], Wanted]]:
+def orders(expr: OpExpr, *, constants: bool = False) -> list[tuple[tuple[int, ...], Wanted]]:
     """The orders in which operands may stand, each with the places that not everything can make: see `makers`."""
     count = len(expr.inputs)
     swap = count == 2 and frozenset(expr.ops) <= COMMUTATIVE and not isinstance(expr.inputs[-1], Many)
     permutations = ((0, 1), (1, 0)) if swap else (tuple(range(count)),)
-    return [(order, [(order[i], names) for i, names in makers(expr, numbers=numbers)]) for order in permutations]
+    return [(order, [(order[i], names) for i, names in makers(expr, constants=constants)]) for order in permutations]
 
 
 def operators_of(inputs: Iterable[oir.Value | None], facts: Facts | None = None) -> list[str | None]:

@@ -145,7 +145,7 @@ def _wanted_at_root(root: Out | Alt) -> dict[str, list[Wanted]]:
             pending.extend(option.options)
         elif isinstance(option, Out):
             for name in option.node.ops:
-                found.setdefault(name, []).extend(wanted for _, wanted in orders(option.node, numbers=True))
+                found.setdefault(name, []).extend(wanted for _, wanted in orders(option.node, constants=True))
     return {name: [[]] if [] in ways else ways for name, ways in found.items()}
 
 

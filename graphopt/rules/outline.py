@@ -24,23 +24,26 @@ def roots(x: Tensor | None) -> set[tuple[str, str]]:
     return {(x.node.domain, name) for name in x.node.ops} if isinstance(x, Out) else set()
 
 
-def makers(expr: OpExpr, *, numbers: bool = False) -> Wanted:
-    """What may make the operands, as far as it cannot be just anything. `numbers`: tell `NUMBER` from other constants."""
+def makers(expr: OpExpr, *, constants: bool = False) -> Wanted:
+    """What may make the operands, as far as it cannot be just anything.
+
+    `constants`: also of those that must be constants, of which `NUMBER` is told from others.
+    """
     found: Wanted = []
     for i, operand in enumerate(expr.inputs):
-        ways = [None] if isinstance(operand, Many) else [_makers_of(o, numbers) for o in options_of(operand)]
+        ways = [None] if isinstance(operand, Many) else [_makers_of(o, constants) for o in options_of(operand)]
         if None not in ways:
             found.append((i, frozenset().union(*(way for way in ways if way is not None))))
     return found
 
 
-def _makers_of(x: Tensor | None, numbers: bool) -> frozenset[str | None] | None:
+def _makers_of(x: Tensor | None, constants: bool) -> frozenset[str | None] | None:
     """What may make an operand that has no alternatives; None: anything."""
     if isinstance(x, Out):
         return frozenset(x.node.ops)
-    if isinstance(x, Literal):
-        return _ONE_NUMBER if numbers and isinstance(x.content, int | float) else _CONSTANT
-    return _CONSTANT if isinstance(x, Var) and x.const and not x.optional else None
+    if isinstance(x, Literal) and constants:
+        return _ONE_NUMBER if isinstance(x.content, int | float) else _CONSTANT
+    return _CONSTANT if constants and isinstance(x, Var) and x.const and not x.optional else None
 
 
 T = TypeVar("T")
