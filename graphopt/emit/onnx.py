@@ -40,27 +40,25 @@ class OnnxEmitter(Emitter):
             _read_back(file, len(model.ir.graph), path)
 
         with _minimal_imports(model):
-            _check(model, path)
             written = write_model(model.ir, path, source=model.source, external=options.external, strip=options.strip,
-                                  check=loads)
+                                  inspect=lambda proto: _check(model, proto, path), check=loads)
         notes = tuple(_notes(model, written, options))
         return Emitted(written.files, written.model_bytes + written.data_bytes, notes)
 
 
 def check_structure(model: Model, path: Path) -> None:
     """What `emit` checks before it writes to `path`. Raises `VerificationError`."""
-    with _minimal_imports(model):
-        _check(model, path)
-
-
-def _check(model: Model, path: Path) -> None:
-    """onnx's checker on the structure: it looks for the files of external data, so no tensor keeps any."""
     from graphopt.ir.dump import dump
 
     def empty(header: onnx.TensorProto, _tensor: oir.TensorProtocol, _initializer: bool) -> None:
         header.dims[:] = [0]
 
-    proto = dump(model.ir, empty)
+    with _minimal_imports(model):
+        _check(model, dump(model.ir, empty), path)
+
+
+def _check(model: Model, proto: onnx.ModelProto, path: Path) -> None:
+    """onnx's checker on the structure: it looks for the files of external data, so no tensor keeps any."""
     for info in (*proto.graph.input, *proto.graph.output):
         if info.type.HasField("tensor_type"):
             # The checker wants to see a rank; neither the format nor a runtime does.

@@ -55,11 +55,13 @@ def write_model(
     source: Source | None = None,
     external: bool | None = None,
     strip: bool = False,
+    inspect: Callable[[onnx.ModelProto], None] = lambda _: None,
     check: Callable[[Path], None] = lambda _: None,
 ) -> Written:
     """Save `model` to `path`; an existing file is replaced as the very last step.
 
-    `check` is called with the finished file before that step; if it raises, nothing is replaced.
+    `inspect` is called before anything is written, with the structure, in which tensors above 1 KiB have no elements;
+    `check` with the finished file before the last step. If one of them raises, nothing is replaced.
 
     `external` puts weights above 1 KiB into a data file beside the model (True) or into the model (False);
     None keeps it as in `source`. `strip` leaves out descriptions and metadata.
@@ -69,6 +71,7 @@ def write_model(
     target = Path(os.path.realpath(path))
     require_writable(target)
     layout = _layout(model, target, _wish(source, external), external, strip=strip)
+    inspect(layout.emptied())
     if not layout.data:
         with Replacement(target) as out:
             _write_message(layout, out)
@@ -138,6 +141,7 @@ class _Layout:
         self._level = level
         self._end = 0
         self._offsets: dict[object, int] = {}
+        self._headers: list[onnx.TensorProto] = []
         self._key = secrets.token_bytes(16)  # no weight or name can hold it: it is made after them
         self.proto = _dump(model, self._place)
         if strip:
@@ -146,7 +150,16 @@ class _Layout:
         pieces, self.size = splice(self.proto.SerializeToString(deterministic=True), self._key, lengths)
         self.pieces = pieces
 
+    def emptied(self) -> onnx.ModelProto:
+        """The structure with no elements in the tensors whose payloads were placed; it is serialised already."""
+        for header in self._headers:
+            header.dims[:] = [0]
+            for field in ("raw_data", "data_location", "external_data"):
+                header.ClearField(field)
+        return self.proto
+
     def _place(self, out: onnx.TensorProto, tensor: ir.TensorProtocol, initializer: bool) -> None:
+        self._headers.append(out)
         if self._level == 0 or (self._level == 1 and not initializer):
             out.raw_data = placeholder(self._key, len(self.inline))
             self.inline.append(tensor)
