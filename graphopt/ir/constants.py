@@ -15,6 +15,7 @@ _SMALL_BYTES = 4096
 _MAX_SPLAT = 1_000_000
 _CHUNK = 4096
 _SAMPLE = 64  # bytes; a multiple of every element's size
+_AT_ONCE = 1 << 20  # bytes that are read faster than many pieces of them
 _NO_SPLAT = object()
 
 
@@ -104,6 +105,9 @@ class Constants:
             return array.reshape(-1)[:: max(1, count // (pieces * length))]
         width, dtype = tensor.dtype.bitwidth // 8, tensor.dtype.numpy()
         starts = [k * (count - length) // max(1, pieces - 1) for k in range(pieces)]
+        if tensor.nbytes <= _AT_ONCE:
+            whole = np.frombuffer(tensor.peek(0, tensor.nbytes), dtype)
+            return np.concatenate([whole[start : start + length] for start in starts])
         return np.frombuffer(b"".join(tensor.peek(start * width, length * width) for start in starts), dtype)
 
     def splat(self, value: oir.Value) -> Any:

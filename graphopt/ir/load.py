@@ -19,6 +19,7 @@ from graphopt.ir.collector import paused_gc
 from graphopt.ir.diagnose import first_fault, not_a_model, unknown_fields
 from graphopt.ir.payloads import Payloads
 from graphopt.ir.tensors import FileRef, HeldTensor
+from graphopt.ir.value import bodies_of, nodes_of
 from graphopt.ir.wire import Buffer, WireError, strip
 
 __all__ = ["TYPE", "Source", "read_model"]
@@ -178,9 +179,5 @@ def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
     while pending:
         graph = pending.pop()
         yield graph
-        for node in graph:
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-                    pending.append(attribute.value)
-                elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
-                    pending.extend(attribute.value)
+        for node in nodes_of(graph):
+            pending.extend(bodies_of(node))

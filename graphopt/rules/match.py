@@ -22,7 +22,7 @@ from graphopt.rules.outline import NUMBER, Wanted
 from graphopt.rules.state import Matcher, Next, Note, State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes three times as long to make, and most of them are declined
 class Match:
     """What a pattern bound: parameters to values, nodes or attributes; the nodes, root first; the outputs."""
 

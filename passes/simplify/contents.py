@@ -37,11 +37,16 @@ def flush_subnormals(ctx: Context) -> None:
                 if weight is None or weight in fine or weight.dtype not in _SLOW or not weight.is_const:
                     continue
                 excerpt = weight.excerpt()
-                if excerpt is None or not _subnormal(excerpt).any():
+                if excerpt is None or not _has_subnormals(excerpt):
                     fine.add(weight)
                     continue
                 with ctx.rewrite("simplify.subnormal", at=node) as rewrite:
                     rewrite.set_input(node, index, _flushed(rewrite, weight))
+
+
+def _has_subnormals(array: np.ndarray) -> bool:
+    """Whether an element is subnormal; first whether one is small at all, which is seldom and seen at once."""
+    return bool((np.abs(array) < np.finfo(np.float32).tiny).any()) and bool(_subnormal(array).any())
 
 
 def _subnormal(array: np.ndarray) -> np.ndarray:
