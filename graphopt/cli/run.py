@@ -180,6 +180,7 @@ def run(
     """
     from graphopt.runtime.executor import executor
 
+    began = time.perf_counter() - time.process_time()  # about when Python was started
     if no_verify and verify:
         raise UsageError("--verify and --no-verify exclude each other")
     path, passes = positional([model, *ctx.args], passes or [], rules or [])
@@ -204,7 +205,7 @@ def run(
 
         show_plan(path, settings)
     else:
-        _run(path, settings, verbose=verbose, quiet=quiet)
+        _run(path, settings, began, verbose=verbose, quiet=quiet)
 
 
 def positional(given: list[str], passes: list[str], rules: list[str]) -> tuple[Path, list[str]]:
@@ -283,7 +284,7 @@ def pipeline_of(settings: Settings) -> tuple[str, str | None]:
     return first + settings.passes, presets()[preset].accuracy if settings.level is not None else None
 
 
-def _run(path: Path, settings: Settings, *, verbose: bool, quiet: bool) -> None:
+def _run(path: Path, settings: Settings, began: float, *, verbose: bool, quiet: bool) -> None:
     import graphopt
     from graphopt.cli.evaluate import load_metric
     from graphopt.cli.progress import progress
@@ -322,6 +323,8 @@ def _run(path: Path, settings: Settings, *, verbose: bool, quiet: bool) -> None:
             start = time.perf_counter()
             emitted = result.save(output_path(path, settings), **options)
             result.report.seconds["save"] = time.perf_counter() - start
+    seconds = result.report.seconds
+    seconds["start"] = max(0.0, time.perf_counter() - began - sum(seconds.values()))
     _present(result.report, settings, quiet=quiet)
     if missed is not None:
         raise missed
