@@ -1,7 +1,7 @@
 """What is known about the values of a model: dtypes, shapes, constants, and the elements of shape tensors.
 
-Everything is inferred once when the model is loaded; afterwards each new node is inferred when it is made, and
-nothing else changes, because a rewrite keeps the type of what it replaces.
+Everything is inferred once when the model is loaded; afterwards each new node is inferred when it is made, and what
+reads its results once more if that tells more of them (`refresh`). A rewrite keeps the type of what it replaces.
 """
 
 from __future__ import annotations
