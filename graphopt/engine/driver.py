@@ -216,12 +216,13 @@ class Driver:
         if self._index.several_outputs:
             most = min(self._index.operands, _MANY_READERS)
             touched.update(dict.fromkeys(_relatives(list(touched), self._index.depth, most)))
-        frontier = list(touched)
+        frontier = touched.copy()
         for _ in range(self._index.depth - 1):
-            frontier = [
-                use.node for node in frontier for o in node.outputs for use in o.uses() if use.node not in touched
-            ]
-            touched.update(dict.fromkeys(frontier))
+            # Each reader once: where branches meet again, as around every residual sum, there are many ways to it.
+            frontier = {
+                use.node: None for node in frontier for o in node.outputs for use in o.uses() if use.node not in touched
+            }
+            touched.update(frontier)
         for node in reversed(touched):
             if node not in self._queued and (node.domain, node.op_type) in self._index:
                 self._queue.appendleft(node)

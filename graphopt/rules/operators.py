@@ -93,11 +93,16 @@ def _named(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
 
 
 def _check_name(name: str, domain: str, place: str) -> None:
-    from onnx import defs
-
-    if not defs.has(name, domain):
+    if not _exists(name, domain):
         hint = nearest(name, _known(domain)).split("? ")[0] + "?"
         raise RuleError(f"there is no operator {name!r}", where=place, hint=hint)
+
+
+@functools.cache
+def _exists(name: str, domain: str) -> bool:
+    from onnx import defs
+
+    return bool(defs.has(name, domain))
 
 
 @functools.cache
