@@ -8,7 +8,11 @@ import pytest
 from graphopt.ir.schemas import Inconsistent
 from tests.unit.engine import model
 
-INTS = {"to": [6, 4], "rest": [-1, 4], "copy": [0, 4], "odd": [5, -1], "much": [7, 4], "two": [-1, -1]}
+INTS = {
+    "to": [6, 4], "rest": [-1, 4], "copy": [0, 4], "odd": [5, -1], "much": [7, 4], "two": [-1, -1], "flat": [0, -1],
+    "heads": [0, 0, 2, 2], "halves": [0, -1, 2], "thirds": [0, 0, 3, -1], "beyond": [4, 6, 1, 0], "kept": [0, 0, -1],
+    "lost": [0, 0], "last": [-1, 0],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("body", [
