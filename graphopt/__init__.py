@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from graphopt.interop.inline import inline_functions
     from graphopt.interop.onnxscript import OnnxscriptRules
     from graphopt.interop.onnxsim import ONNXSIM
-    from graphopt.interop.opset import OPSET
+    from graphopt.interop.opset import OPSET, newest_opset
     from graphopt.interop.ort import ORT
     from graphopt.ir.dims import Dim
     from graphopt.ir.edit import Change, Decline, Editor, Rewrite
@@ -70,7 +70,7 @@ _HOMES = {
     "graphopt.interop.inline": "inline_functions",
     "graphopt.interop.onnxscript": "OnnxscriptRules",
     "graphopt.interop.onnxsim": "ONNXSIM",
-    "graphopt.interop.opset": "OPSET",
+    "graphopt.interop.opset": "OPSET newest_opset",
     "graphopt.interop.ort": "ORT",
     "graphopt.ir.dims": "Dim",
     "graphopt.ir.edit": "Change Decline Editor Rewrite",
@@ -144,6 +144,7 @@ __all__ = [
     "load",
     "load_target",
     "many",
+    "newest_opset",
     "op",
     "optimize",
     "product",

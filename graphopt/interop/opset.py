@@ -19,6 +19,13 @@ OPSET = Tool("opset", "graphopt.interop.opset:convert_file", "onnx", "graphopt")
 _SMALL = 1024  # elements: no adapter looks at larger tensors
 
 
+def newest_opset() -> int:
+    """The newest version of the standard operators that the installed onnx knows."""
+    from onnx import defs
+
+    return int(defs.onnx_opset_version())
+
+
 def convert_file(source: str, target: str, *, version: int) -> None:
     """Convert the model in `source` to a version of the standard operators. Runs in the tool's process.
 

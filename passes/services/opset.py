@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt import OPSET, Context, Pass, UsageError
+from graphopt import OPSET, Context, Pass, UsageError, newest_opset
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,13 @@ class Opset(Pass):
                 f"opset {self.to} is too old" if self.to else "there is no version to convert to",
                 where="pass 'opset'", hint="say which, from 7 on: opset{to=21}",
             )  # fmt: skip
-        newest = _newest()
-        if self.to > newest:
+        if self.to > newest_opset():
             raise UsageError(
                 f"opset {self.to} is not known", where="pass 'opset'",
-                hint=f"the newest that the installed onnx knows is {newest}",
+                hint=f"the newest that the installed onnx knows is {newest_opset()}",
             )  # fmt: skip
 
     def run(self, ctx: Context) -> None:
         if ctx.model.opset() != self.to:
             ctx.run_tool(OPSET, timeout=self.timeout, version=self.to)
 
-
-def _newest() -> int:
-    from onnx import defs  # which takes long to import, and only conversion needs
-
-    return int(defs.onnx_opset_version())
