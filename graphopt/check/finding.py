@@ -124,9 +124,11 @@ def _finding(example: Example, tried: Attempt | str, ran: Ran | None, accuracy: 
 
 
 def is_doubtful(example: Example) -> bool:
-    """Whether an input or a constant has no elements, or is of half precision."""
+    """Whether an input or a constant has no elements, or something is of half precision."""
     constants = example.model.graph.initializer
     shapes = [*(a.shape for a in example.feeds.values()), *(t.dims for t in constants)]
     half = any(a.dtype == np.float16 for a in example.feeds.values())
     half |= any(t.data_type == onnx.TensorProto.FLOAT16 for t in constants)
+    casts = (node for node in example.model.graph.node if node.op_type == "Cast")
+    half |= any(a.name == "to" and a.i == onnx.TensorProto.FLOAT16 for node in casts for a in node.attribute)
     return half or any(0 in shape for shape in shapes)

@@ -6,7 +6,23 @@ import numpy as np
 import onnx
 
 from tests.fuzz.builder import Builder, Reject
-from tests.fuzz.values import BF16, BOOL, F16, F32, F64, FLOATS, I8, I32, I64, INTEGERS, NUMBERS, U8, UNSIGNED, Val
+from tests.fuzz.values import (
+    BF16,
+    BOOL,
+    F16,
+    F32,
+    F64,
+    FLOATS,
+    I8,
+    I32,
+    I64,
+    INTEGERS,
+    NUMBERS,
+    STRING,
+    U8,
+    UNSIGNED,
+    Val,
+)
 
 _UNARY = (
     "Neg", "Abs", "Relu", "Ceil", "Floor", "Round", "Sign", "Sqrt", "Exp", "Log", "Identity", "Identity", "Reciprocal", "Sigmoid",
@@ -33,7 +49,7 @@ def operand(b: Builder, x: Val) -> Val:
         shape = shape[rng.randint(0, len(shape)) :]
     elif x.rank < 4:
         shape = (1,) * rng.randint(0, 2) + shape
-    if x.dtype == BOOL or rng.random() < 0.35:
+    if x.dtype in (BOOL, STRING) or rng.random() < 0.35:
         return b.const(b.numbers(shape, x.dtype))
     wanted = (0, 1, 1, 2, 3, -1, 0.5, -0.0, 1.000001, np.inf if b.special else 6) if x.dtype in FLOATS else (0, 1, 1, 2, 3)
     return b.const(np.full(shape, rng.choice(wanted)), x.dtype)
