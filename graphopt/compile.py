@@ -17,7 +17,7 @@ import numpy as np
 from graphopt.engine.assemble import Asked, Ruleful, accuracy_of, assemble
 from graphopt.engine.journal import Journal
 from graphopt.engine.names import check_names, remarks
-from graphopt.engine.passes import Progress, silent
+from graphopt.engine.passes import Pass, Progress, silent
 from graphopt.engine.pipeline import Pipeline
 from graphopt.engine.selection import Selection
 from graphopt.errors import DataError, VerificationError
@@ -331,12 +331,12 @@ class Job:
         report.calibration = shared.get("calibration")
         if report.calibration is not None and self.target.compiled_by == "onnxruntime":
             self._read_kernels()
-        spelled = {p.name: p.spelling() for p in self.passes}
+        passes = {p.name: p for p in self.passes}
         for record in self.journal.records.values():
             report.passes.append(
                 PassSummary(
                     name=record.name,
-                    spelling=spelled[record.name],
+                    spelling=passes[record.name].spelling(),
                     asked=record.name not in self._added,
                     rewrites=record.rewrites,
                     nodes_added=record.nodes_added,
@@ -346,6 +346,7 @@ class Job:
                     declined=record.declined,
                     rule_seconds=record.stats.seconds,
                     notes=record.notes,
+                    routine=_routine(passes[record.name]),
                 )
             )
 
@@ -377,3 +378,8 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _routine(item: Pass) -> frozenset[str]:
+    """The rules of a pass that look at a single operator."""
+    return frozenset(f"{item.name}.{r.name}" for r in item.rules() if all(p.size == 1 for p in r.patterns))

@@ -83,7 +83,7 @@ def _pass(item: PassSummary) -> dict[str, Any]:
         for name in names
     }
     fields = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
-    for name in ("tried", "fired", "declined", "rule_seconds"):
+    for name in ("tried", "fired", "declined", "rule_seconds", "routine"):
         del fields[name]
     return {**fields, "rules": rules}
 

@@ -32,7 +32,8 @@ class Measures:
 @dataclass
 class PassSummary:
     """What one pass did. `asked`: not added as a prerequisite. By rule: how often it was `tried` on a node
-    and `fired`, how often it `declined` a match for which reason, and `rule_seconds`, if that was measured.
+    and `fired`, how often it `declined` a match for which reason, and `rule_seconds`, if that was measured. `routine`:
+    rules that match any operator of a kind, so that most of their matches are no chance that was missed.
     """
 
     name: str
@@ -46,6 +47,7 @@ class PassSummary:
     declined: dict[str, Counter[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rule_seconds: dict[str, float] = field(default_factory=dict)
+    routine: frozenset[str] = frozenset()
 
 
 @dataclass

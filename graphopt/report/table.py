@@ -147,7 +147,7 @@ def _passes(passes: list[PassSummary]) -> Table:
 
 
 def _deeds(item: PassSummary) -> Text:
-    """The rules that fired most and the commonest reasons to decline, each on lines of their own."""
+    """The rules that fired most and the commonest reasons why one did not, each on lines of their own."""
     lines = Text()
     fired = item.fired.most_common()
     shown = [f"{_short(name, item)} ×{n}" for name, n in fired[:_RULES_SHOWN]]
@@ -155,7 +155,8 @@ def _deeds(item: PassSummary) -> Text:
         shown.append(f"and {len(fired) - _RULES_SHOWN} more")
     lines.append(", ".join(shown) or "nothing to do")
     reasons = sorted(
-        ((n, _short(rule, item), reason) for rule, counts in item.declined.items() for reason, n in counts.items()),
+        ((n, _short(rule, item), reason) for rule, counts in item.declined.items() if rule not in item.routine
+         for reason, n in counts.items()),
         key=lambda found: (-found[0], found[1:]),
     )
     for n, rule, reason in reasons[:_REASONS_SHOWN]:

@@ -16,7 +16,7 @@ from graphopt import Context, Graph, Node, Value
 _NORM_OPSET = 17
 _GELU_OPSET = 20
 _ATTENTION_OPSET = 13
-_REASON = "ONNX Runtime knows what it is part of as it is"
+_REASON = "ONNX Runtime fuses the whole that it is part of"
 
 
 def keep_idioms(ctx: Context, *names: str) -> None:

@@ -89,7 +89,7 @@ def test_gelu_with_something_changed(body: str, constants: dict[str, Any], reaso
 
 def test_gelu_before_its_opset() -> None:
     model = activation(f"s = Div(x, c) e = Erf(s) z = Add(e, one) {HALVES['(x·½)·z']}", opset=19, c=math.sqrt(2))
-    declines(FUSE, model, "gelu_erf", "ONNX Runtime knows what it is part of as it is")
+    declines(FUSE, model, "gelu_erf", "ONNX Runtime fuses the whole that it is part of")
 
 
 def test_gelu_whose_inside_is_read() -> None:

@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from onnx import parser
 
+import graphopt
 from graphopt.quant.coverage import Coverage, FloatOp
 from graphopt.report import units
 from graphopt.report.json import dumps, to_json
@@ -240,3 +242,16 @@ def test_durations(seconds, shown):
 )
 def test_ratios(before, after, shown):
     assert units.ratio(before, after, "smaller", "larger") == shown
+
+
+def test_rules_that_look_at_every_operator_do_not_crowd_out_what_was_nearly_done():
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,4] x) => (float[N,4] y, float[N,4] z) { y = Relu(x)  a = Exp(x)  z = Div(a, y) }""")
+    (item,) = (p for p in graphopt.optimize(model, "simplify", verify=False).report.passes if p.name == "simplify")
+    assert item.declined["simplify.relu_noop"].total() and "simplify.relu_noop" in item.routine
+    assert "simplify.reshape_chain" not in item.routine
+    found = report()
+    found.passes[1] = replace(found.passes[1], routine=frozenset({"quant.Conv"}))
+    text = to_text(found)
+    assert "the weight is not constant" not in text and "not Gemm ×1: a" in text
+    assert "the weight is not constant" in to_text(found, stats=True)
