@@ -132,6 +132,12 @@ class Dim:
         return tuple((factor, tuple(Dim((((s,), 1),)) for s in monomial)) for monomial, factor in self._terms)
 
     @property
+    def quotient(self) -> tuple[Dim, int] | None:
+        """Of what, by which number, this one symbol is the quotient rounded down; None if it is none."""
+        found = self._terms[0][0][0].quotient if self.is_symbol else None
+        return None if found is None else (Dim(found[0]), found[1])
+
+    @property
     def is_anonymous(self) -> bool:
         """Whether this is one unnamed symbol, which says no more than None but for being equal to itself."""
         return self.is_symbol and self._terms[0][0][0].kind == "?"

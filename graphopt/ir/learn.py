@@ -114,11 +114,19 @@ class Learner:
             try:
                 total: int | Dim = 0
                 for factor, symbols in size.terms:
-                    total = total + factor * product(self._sizes.get(s, s) for s in symbols)
+                    total = total + factor * product(map(self._replaced, symbols))
                 size = total
             except OverflowError:
                 break
         return size
+
+    def _replaced(self, symbol: Dim) -> int | Dim:
+        divided = symbol.quotient
+        if divided is None or self._sizes.keys().isdisjoint(_unnamed(divided[0])):
+            return self._sizes.get(symbol, symbol)
+        dividend = self._put(divided[0])
+        assert dividend is not None
+        return dividend // divided[1]
 
     def _is_better(self, before: Shape | None, after: Shape | None) -> bool:
         if before is None or after is None:
@@ -149,9 +157,15 @@ def is_open(size: Size) -> bool:
 
 def _unnamed(size: Size) -> set[Dim]:
     """The symbols without a name in a size."""
-    if not isinstance(size, Dim):
-        return set()
-    return {symbol for _, factors in size.terms for symbol in factors if symbol.is_anonymous}
+    found: set[Dim] = set()
+    if isinstance(size, Dim):
+        for symbol in (symbol for _, factors in size.terms for symbol in factors):
+            divided = symbol.quotient
+            if divided is not None:
+                found |= _unnamed(divided[0])
+            elif symbol.is_anonymous:
+                found.add(symbol)
+    return found
 
 
 def _rank(fact: Fact) -> int | None:

@@ -56,6 +56,10 @@ MODELS = {
           b, c = Loop (once, yes, a) <body = body (int64 i, bool on, float[P,Q] state) => (bool go, float[P,Q] same, float[T,U] part)
             { go = Identity (on)  same = Identity (state)  part = Slice (a, last, two, first) }>
           y = Reshape (c, flat) }""",
+    "a quotient of a size that turned out to be another": """<ir_version: 10, opset_import: ["" : 15]>
+        g (float[1] x) => (float[N] y)
+        { s = SplitToSequence (x)  a = ConcatFromSequence <axis = 0> (s)  b = Concat <axis = 0> (x, x, a)
+          c, d, y = Split (b) }""",
     "what a Loop would collect if it ran": """<ir_version: 10, opset_import: ["" : 20]>
         g (float[1] x) => (float[N] y)
         <int64 ten = {10}, bool no = {0}, int64[1] flat = {-1}, float[1] start = {0}>
