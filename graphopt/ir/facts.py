@@ -288,7 +288,7 @@ class Facts:
         found = self._native(node, schema, inputs, imports) if native else nothing
         if node.domain != "":
             return found
-        if misjudged(node.op_type, version):
+        if misjudged(node.op_type, version, lambda name: a.value if (a := node.attributes.get(name)) else None):
             found = [fact._replace(shape=None) for fact in found]
         return self._refined(node, version, found)
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
+import onnx.helper
 
 from graphopt.ir.dims import Dim
 from graphopt.ir.native import Translator
@@ -156,7 +158,16 @@ def _strip(
 
 
 def _is_misjudged(node: onnx.NodeProto, version: int) -> bool:
-    return standard(node.domain) == "" and misjudged(node.op_type, version)
+    return standard(node.domain) == "" and misjudged(node.op_type, version, lambda name: _attribute(node, name))
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> Any:
+    """The value of an attribute; None if it is not there, and the name of the parameter of a function that sets it."""
+    found = next((a for a in node.attribute if a.name == name), None)
+    if found is None or found.ref_attr_name:
+        return None if found is None else found.ref_attr_name
+    value = onnx.helper.get_attribute_value(found)
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _hide_misjudged(function: onnx.FunctionProto, functions: dict[Identifier, onnx.FunctionProto]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import onnx
@@ -16,9 +17,33 @@ _MISJUDGED = frozenset({"Attention", "STFT"})
 _MISJUDGED_AT = frozenset({("Slice", 10)})  # keeps symbolic sizes that are cut, and sizes cut by what is not constant
 
 
-def misjudged(op_type: str, version: int) -> bool:
-    """Whether onnx's inference of a standard operator at this opset is not to be believed."""
+_POOLS = frozenset({"AveragePool", "LpPool", "MaxPool"})
+_DECIDED = 22  # the opset from which on it is said what becomes of a window that starts in the padding
+
+
+def misjudged(op_type: str, version: int, attribute: Callable[[str], Any]) -> bool:
+    """Whether onnx's inference of a standard operator at this opset is not to be believed.
+
+    `attribute` gives the value of an attribute of the node, None if it is not there, a text if nobody knows.
+    """
+    if op_type in _POOLS and version < _DECIDED and attribute("ceil_mode"):
+        return _may_start_in_padding(attribute)
     return op_type in _MISJUDGED or (op_type, version) in _MISJUDGED_AT
+
+
+def _may_start_in_padding(attribute: Callable[[str], Any]) -> bool:
+    """Whether the last window of a pooling that rounds up may see nothing but padding behind the elements.
+
+    Inference counts it, ONNX Runtime does not. The last window starts less than a stride behind the last that fits.
+    """
+    kernel, strides, dilations, pads = (attribute(n) for n in ("kernel_shape", "strides", "dilations", "pads"))
+    if kernel is None or any(isinstance(known, str) for known in (kernel, strides, dilations, pads)):
+        return True
+    if str(attribute("auto_pad")).startswith("SAME"):
+        return False
+    strides, dilations = (known or [1] * len(kernel) for known in (strides, dilations))
+    behind = (pads or [0] * 2 * len(kernel))[len(kernel):]
+    return any(s - 1 + p >= (k - 1) * d + 1 for k, s, d, p in zip(kernel, strides, dilations, behind, strict=False))
 
 
 class Inconsistent(GraphoptError):

@@ -94,10 +94,31 @@ def conv_transpose(site: Site) -> Sequence[Shape | None]:
 
 def pool(site: Site) -> Sequence[Shape | None]:
     shape, kernel = site.shape(0), site.attr("kernel_shape")
-    if site.attr("ceil_mode", 0) or kernel is None or shape is None or len(shape) < 2:
+    if kernel is None or shape is None or len(shape) != len(kernel) + 2:
         return ()
-    found = _window(site, kernel, shape[1], pools=True)
+    if site.attr("ceil_mode", 0):
+        found = _rounded_up(site, shape, kernel)
+    else:
+        found = _window(site, kernel, shape[1], pools=True)
     return [*found, *found] if site.outputs > 1 else found
+
+
+def _rounded_up(site: Site, shape: Shape, kernel: Sequence[int]) -> Sequence[Shape | None]:
+    """Pooling that rounds up: nothing is claimed where the last window would start in the padding behind."""
+    count = len(kernel)
+    if site.attr("auto_pad", "NOTSET") != "NOTSET":
+        return ()
+    strides = site.attr("strides") or [1] * count
+    dilations = site.attr("dilations") or [1] * count
+    pads = site.attr("pads") or [0] * (2 * count)
+    result: list[Size] = [*shape[:2]]
+    for i, (size, window) in enumerate(zip(shape[2:], kernel, strict=True)):
+        steps = None
+        if isinstance(size, int):
+            steps = -(-(size + pads[i] + pads[i + count] - (window - 1) * dilations[i] - 1) // strides[i])
+        fits = steps is not None and isinstance(size, int) and 0 <= steps * strides[i] < size + pads[i]
+        result.append(steps + 1 if steps is not None and fits else None)
+    return [tuple(result)]
 
 
 def attention(site: Site) -> Sequence[Shape | None]:
