@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 from graphopt_passes.fuse.again import again
-from graphopt_passes.fuse.gemm_operands import number, sizes
-from graphopt_passes.fuse.matmul import require_summand
+from graphopt_passes.fuse.gemm_operands import number, sizes, terms
+from graphopt_passes.fuse.matmul import require_summand, require_terms
 
 from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
 
@@ -30,6 +30,8 @@ def gemm_add(x: Tensor, w: Tensor, b: Tensor | None, add: Tensor | None, sub: Te
     require(not columnwise, "the constant is a bias per column")
     rows, columns = sizes(gemm, x, w)
     require_summand(given, rows, columns)
+    if sub is not None:
+        require_terms(*terms(gemm, x, w))
     return again(gemm, x, w, given, beta=None if sub is None else -1.0)
 
 
@@ -50,6 +52,8 @@ def gemm_number(
     alpha = float(np.float32(number(gemm, "alpha", 1.0) * times))
     beta = float(np.float32(number(gemm, "beta", 1.0) * times))
     require(alpha != 0 and np.isfinite(alpha) and np.isfinite(beta), "the factor is out of range")
+    if b is not None:
+        require_terms(*terms(gemm, x, w))
     return again(gemm, x, w, b, alpha=alpha, beta=None if b is None else beta)
 
 

@@ -24,6 +24,11 @@ def sizes(gemm: Node, x: Tensor, w: Tensor) -> tuple[object, object]:
     return x.shape[1 if number(gemm, "transA", 0) else 0], w.shape[0 if number(gemm, "transB", 0) else 1]
 
 
+def terms(gemm: Node, x: Tensor, w: Tensor) -> tuple[object, object]:
+    """How many products an element of what Gemm gives is the sum of, as each operand has it."""
+    return x.shape[0 if number(gemm, "transA", 0) else 1], w.shape[1 if number(gemm, "transB", 0) else 0]
+
+
 def columns_of(gemm: Node, w: Tensor) -> int:
     require(w.rank == 2, "the weights are no matrix")
     return dims(w)[0 if number(gemm, "transB", 0) else 1]

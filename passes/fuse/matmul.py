@@ -28,6 +28,8 @@ def matmul_add(x: Tensor, w: Tensor, add: Tensor | None, sub: Tensor | None, pro
         vector = per_channel(given, 1, w, columns if isinstance(columns, int) else 0)
         return op.Gemm(x, w, vector if sub is None else -vector)
     require_summand(given, x.shape[0], w.shape[1])
+    if sub is not None:
+        require_terms(x.shape[1], w.shape[0])
     return op.Gemm(x, w, given, beta=None if sub is None else -1.0)
 
 
@@ -136,6 +138,12 @@ def require_summand(c: Tensor, rows: object, columns: object) -> None:
         require(mine == 1 or (mine is not None and mine == theirs), "the summand may raise the size of the product")
     if c.is_const:
         require_finite(c)
+
+
+def require_terms(*sizes: object) -> None:
+    """Decline a beta where each element may be a sum of nothing, which has as many terms as one of the sizes says."""
+    # ONNX Runtime's Gemm gives the bias as it is then.
+    require(any(isinstance(n, int) and n > 0 for n in sizes), "there may be nothing to sum")
 
 
 def _require_same_size(x: Tensor, axis: int, size: int, *constants: Tensor | None) -> None:
