@@ -26,6 +26,8 @@ def require_skip_kernel(x: Tensor, skip: Tensor, scale: Tensor, beta: Tensor | N
     require(x.rank in (2, 3), "the sum has neither two nor three axes")
     require(None not in x.shape, "the shape of the sum is not known")
     require(0 not in x.shape, "an operand is empty")
+    width = x.shape[-1]  # there may be no rows, but there must be something to normalize
+    require(isinstance(width, int) and width > 0, "the size that is normalized is not known")
     for vector in (scale, beta):
         if vector is not None:
             require_vector(vector, x)
