@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     from graphopt.ir.edit import Change, Decline, Editor, Rewrite
     from graphopt.ir.model import Model
     from graphopt.ir.value import DType, Graph, Node, Value
+    from graphopt.quant.options import QuantOptions
     from graphopt.quant.place import QuantSelection
-    from graphopt.quant.static import Quantized, QuantOptions, quantize_static
+    from graphopt.quant.static import Quantized, quantize_graph
     from graphopt.report.report import Report
     from graphopt.rules.expr import ANY, Attr, Const, Tensor
     from graphopt.rules.language import Domain, approx, many, op, product, require, scaled, total
@@ -77,7 +78,8 @@ _HOMES = {
     "graphopt.ir.model": "Model",
     "graphopt.ir.value": "DType Graph Node Value",
     "graphopt.quant.place": "QuantSelection",
-    "graphopt.quant.static": "QuantOptions Quantized quantize_static",
+    "graphopt.quant.options": "QuantOptions",
+    "graphopt.quant.static": "Quantized quantize_graph",
     "graphopt.report.report": "Report",
     "graphopt.rules.expr": "ANY Attr Const Tensor",
     "graphopt.rules.language": "Domain approx many op product require scaled total",
@@ -148,7 +150,7 @@ __all__ = [
     "op",
     "optimize",
     "product",
-    "quantize_static",
+    "quantize_graph",
     "require",
     "rule",
     "rules_in",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from graphopt import Accuracy, Context, Pass, Quantized, QuantOptions, QuantSelection, quantize_static
+from graphopt import Accuracy, Context, Pass, Quantized, QuantOptions, QuantSelection, quantize_graph
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Quant(Pass):
             reduce_range=None if self.reduce_range == "auto" else self.reduce_range == "true",
             selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends),
         )
-        done = quantize_static(
+        done = quantize_graph(
             ctx.model,
             ctx.edit,
             ctx.target,

@@ -1,8 +1,9 @@
 """Quantization: placement by target, calibration, ranges, and what became of it in the runtime's kernels."""
 
 from graphopt.quant.coverage import Coverage, coverage
+from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, QuantSelection, plan
-from graphopt.quant.static import Quantized, QuantOptions, quantize_static
+from graphopt.quant.static import Quantized, quantize_graph
 
 __all__ = [
     "Coverage",
@@ -12,5 +13,5 @@ __all__ = [
     "Quantized",
     "coverage",
     "plan",
-    "quantize_static",
+    "quantize_graph",
 ]

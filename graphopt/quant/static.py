@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy as np
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.calibrate import Calibration, calibrate
 from graphopt.quant.insert import Decliner, Placed, insert
-from graphopt.quant.place import Plan, QuantSelection, plan
-from graphopt.quant.ranges import check_method, range_of
+from graphopt.quant.options import QuantOptions
+from graphopt.quant.place import Plan, plan
+from graphopt.quant.ranges import range_of
 from graphopt.runtime.executor import ExecutorError
 from graphopt.targets.cpu import multiplies_bytes_exactly
 from graphopt.verify.feeds import synthesize
@@ -25,26 +26,13 @@ if TYPE_CHECKING:
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
-__all__ = ["QuantOptions", "Quantized", "quantize_static"]
+__all__ = ["Quantized", "quantize_graph"]
 
 SYNTHETIC_KEY = "graphopt.calibration"
 SYNTHETIC_BATCHES = 8
 
 Progress = Callable[[str, int, "int | None"], None]
 Feeds = Mapping[str, "np.ndarray[Any, Any]"]
-
-
-@dataclass(frozen=True)
-class QuantOptions:
-    """How to quantize. `method` and `percentile` as in `range_of`; `reduce_range`: 7-bit weights, None asks
-    the target.
-    """
-
-    method: str = "minmax"
-    percentile: float = 99.99
-    per_channel: bool = True
-    reduce_range: bool | None = None
-    selection: QuantSelection = field(default_factory=QuantSelection)
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ class Quantized:
         return self.calibration is not None and self.calibration.synthetic
 
 
-def quantize_static(
+def quantize_graph(
     model: Model,
     edit: Editor,
     target: Target,
@@ -84,7 +72,7 @@ def quantize_static(
     `TargetError` if the target has no placement, `UsageError` for options, `DataError` for no data.
     """
     table = target.require_quant()
-    check_method(options.method, options.percentile)
+    options.check()
     _check_ops(options.selection.ops, table)
     placement = plan(model, table, options.selection, per_channel=options.per_channel, protects=edit.protects)
     bits = 7 if _seven_bits(table, options.reduce_range) else 8

@@ -15,7 +15,7 @@ from graphopt.errors import DataError, TargetError, UsageError
 from graphopt.ir.edit import Editor
 from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
-from graphopt.quant import QuantOptions, quantize_static
+from graphopt.quant import QuantOptions, quantize_graph
 from graphopt.quant import calibrate as module
 from graphopt.quant.calibrate import calibrate
 from graphopt.targets.target import load_target
@@ -97,7 +97,7 @@ def test_groups_hold_to_the_byte_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def quantized(data: object, **options: object) -> tuple[Model, object]:
     m = model()
-    done = quantize_static(m, Editor(m), load_target("ort-cpu"), QuantOptions(**options), data)  # type: ignore[arg-type]
+    done = quantize_graph(m, Editor(m), load_target("ort-cpu"), QuantOptions(**options), data)  # type: ignore[arg-type]
     return m, done
 
 
@@ -128,7 +128,7 @@ def test_wrong_options_are_told_before_anything_runs() -> None:
         quantized(batches(1.0), method="entropy")
     m = model()
     with pytest.raises(TargetError, match="int8 placement is not described for this target"):
-        quantize_static(m, Editor(m), load_target("openvino"), QuantOptions(), None)
+        quantize_graph(m, Editor(m), load_target("openvino"), QuantOptions(), None)
     assert [n.op for n in m.main.nodes] == ["MatMul", "Sqrt", "Add"]
 
 
@@ -141,7 +141,7 @@ def test_a_weight_in_a_file_is_not_loaded_for_good(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(proto.SerializeToString())
     m = Model(*read_model(path))
-    quantize_static(m, Editor(m), load_target("onnx"), QuantOptions(), [{"x": np.ones((2, 64), np.float32)}])
+    quantize_graph(m, Editor(m), load_target("onnx"), QuantOptions(), [{"x": np.ones((2, 64), np.float32)}])
     assert sorted(v.name for v in m.main.initializers) == [
         "w_int8",
         "w_scale",

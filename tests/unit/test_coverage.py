@@ -15,7 +15,7 @@ from graphopt.ir.edit import Editor
 from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
 from graphopt.ir.save import to_bytes
-from graphopt.quant import QuantOptions, coverage, quantize_static
+from graphopt.quant import QuantOptions, coverage, quantize_graph
 from graphopt.targets.target import load_target
 
 WEIGHTS = {
@@ -47,7 +47,7 @@ def kernels(body: str, shape: str, target: str = "ort-cpu", opset: int = 17) -> 
     m = model(body, shape, opset)
     sizes = [int(d) if d.isdigit() else 2 for d in shape.split(",")]
     data = [{"x": np.random.default_rng(1).normal(size=sizes).astype(np.float32)}]
-    quantize_static(m, Editor(m), load_target(target), QuantOptions(), data)
+    quantize_graph(m, Editor(m), load_target(target), QuantOptions(), data)
     found = coverage(m)
     return dict(found.kernels), found.float
 
