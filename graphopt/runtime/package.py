@@ -102,7 +102,9 @@ def package(model: ir.Model, *, outputs: Iterable[str] = ()) -> Package:
 
     weights = _Weights(graph)
     for name, value in model.graph.initializers.items():
-        if value.const_value is not None:
+        # ONNX Runtime drops what nobody reads, and then refuses to be given its content.
+        wanted = value.uses() or value.is_graph_output() or name in extra
+        if value.const_value is not None and wanted:
             weights.add(name, value.const_value)
     for node in model.graph:
         constant = _constant(node)

@@ -203,3 +203,14 @@ def test_texts_in_attributes_travel_like_other_constants() -> None:
     result = graphopt.optimize(graphopt.load(proto), "cleanup").model
     found = run_model(package(result.ir), {})
     assert found["y"].tolist() == ["abc", "d"] and found["z"].tolist() == "ü"
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+def test_a_weight_that_nobody_reads_stays_behind(optimized: bool) -> None:
+    model = text("y = Relu(x)", "(float[2] x) => (float[2] y)")
+    spare = ir.Value(name="spare", const_value=ir.tensor(np.ones(1000, np.float32)))
+    model.graph.register_initializer(spare)
+    packed = package(model)
+    assert not packed.weights
+    with open_session(packed, optimized=optimized) as session:
+        assert session.run({"x": np.array([-1, 1], np.float32)})["y"].tolist() == [0, 1]
