@@ -27,10 +27,14 @@ class TensorStatistics:
 
     `count` finite elements were seen, `nan` and `inf` others. `minimum`, `maximum`: of the finite ones, inf
     and -inf while there are none. `total`, `squares`: sums of the elements and of their squares, in float64.
-    `bins[i]` counts the elements in [(base+i)·2^exponent, (base+i+1)·2^exponent).
+    `bins[i]` counts the elements in [(base+i)·2^exponent, (base+i+1)·2^exponent). `batches`: how many arrays had
+    finite elements; `low_sum` and `high_sum` are the sums of their minima and of their maxima.
     """
 
-    __slots__ = ("base", "bins", "count", "exponent", "inf", "maximum", "minimum", "nan", "squares", "total")
+    __slots__ = (
+        "base", "batches", "bins", "count", "exponent", "high_sum", "inf", "low_sum", "maximum", "minimum", "nan",
+        "squares", "total",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.count = 0
@@ -40,15 +44,34 @@ class TensorStatistics:
         self.maximum = -math.inf
         self.total = 0.0
         self.squares = 0.0
+        self.batches = 0
+        self.low_sum = 0.0
+        self.high_sum = 0.0
         self.exponent = 0
         self.base = 0
         self.bins: Array = np.zeros(BINS, np.int64)
 
     def update(self, array: Array) -> None:
-        """Add the elements of a floating-point array of any shape; an empty one changes nothing."""
+        """Add the elements of a floating-point array of any shape: a batch; an empty one changes nothing."""
         flat = np.asarray(array).reshape(-1)
+        low, high = math.inf, -math.inf
         for start in range(0, flat.size, _CHUNK):
-            self._add(flat[start : start + _CHUNK].astype(np.float64))
+            part_low, part_high = self._add(flat[start : start + _CHUNK].astype(np.float64))
+            low, high = min(low, part_low), max(high, part_high)
+        if low <= high:
+            self.batches += 1
+            self.low_sum += low
+            self.high_sum += high
+
+    @property
+    def mean_minimum(self) -> float:
+        """The mean of the batches' minima, 0 without any; each batch counts the same."""
+        return self.low_sum / self.batches if self.batches else 0.0
+
+    @property
+    def mean_maximum(self) -> float:
+        """The mean of the batches' maxima, 0 without any; each batch counts the same."""
+        return self.high_sum / self.batches if self.batches else 0.0
 
     @property
     def mean(self) -> float:
@@ -81,14 +104,14 @@ class TensorStatistics:
         value = math.ldexp(self.base + index + part, self.exponent)
         return min(max(value, self.minimum), self.maximum)
 
-    def _add(self, values: Array) -> None:
+    def _add(self, values: Array) -> tuple[float, float]:
         low, high = float(values.min()), float(values.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             self.nan += int(np.isnan(values).sum())
             self.inf += int(np.isinf(values).sum())
             values = values[np.isfinite(values)]
             if not values.size:
-                return
+                return math.inf, -math.inf
             low, high = float(values.min()), float(values.max())
         self._cover(min(low, self.minimum), max(high, self.maximum))
         self.minimum, self.maximum = min(low, self.minimum), max(high, self.maximum)
@@ -97,6 +120,7 @@ class TensorStatistics:
         self.squares += float(np.dot(values, values))
         index = np.floor(np.ldexp(values, -self.exponent)).astype(np.int64) - self.base
         self.bins += np.bincount(index, minlength=BINS)
+        return low, high
 
     def _cover(self, low: float, high: float) -> None:
         """Widen the bins until they reach from `low` to `high`."""

@@ -17,7 +17,7 @@ from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
 from graphopt.quant import QuantOptions, quantize_graph
 from graphopt.quant import calibrate as module
-from graphopt.quant.calibrate import calibrate
+from graphopt.quant.calibrate import Watch, calibrate
 from graphopt.targets.target import load_target
 
 RESIDUAL_CNN = Path(__file__).parents[2] / "fixtures" / "models" / "residual_cnn.onnx"
@@ -155,3 +155,27 @@ def test_operators_that_the_target_does_not_quantize_are_named() -> None:
     with pytest.raises(UsageError) as caught:
         optimize(RESIDUAL_CNN, "quant{ops=Cnv}", target="ort-cpu", verify=False)
     assert str(caught.value).startswith("quant.ops cannot be 'Cnv'\n  did you mean 'Conv'?")
+
+
+def test_channels_and_products_of_pairs_are_those_of_all_data_together() -> None:
+    rng = np.random.default_rng(0)
+    data = [{n: rng.normal(size=(5, 2)).astype(np.float32) ** 2 for n in "xz"} for _ in range(3)]
+    found = calibrate(model(), [Watch("a", channels=1), Watch("x", gram=-1), "a", Watch("a", channels=0)], data)
+    x = np.concatenate([d["x"] for d in data]).astype(np.float64)
+    a = x @ np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert list(found.statistics) == ["a", "x"] and list(found.grams) == ["x"]
+    assert set(found.along) == {("a", 1), ("x", -1), ("a", 0)} and found.channels["a"] is found.along["a", 1]
+    np.testing.assert_allclose(found.grams["x"], x.T @ x, rtol=1e-6)
+    np.testing.assert_allclose(found.channels["x"].mean, x.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found.channels["a"].peak, a.max(0), rtol=1e-6)
+    assert found.channels["a"].count.tolist() == [15, 15]
+
+
+def test_channels_that_cannot_be_kept_are_missing_and_said() -> None:
+    data = [*batches(1.0), {"x": np.ones((4, 2), np.float32), "z": np.ones((4, 2), np.float32)}]
+    found = calibrate(model(), [Watch("a", gram=0), Watch("y", channels=3)], data)
+    assert not found.channels and not found.grams and found.statistics["a"].count == 14
+    assert found.warnings == (
+        "'a' is not corrected by channel: it had 3 channels along axis 0, and then 4",
+        "'y' is not corrected by channel: a tensor of rank 2 has no axis 3",
+    )

@@ -97,3 +97,9 @@ def test_memory_does_not_grow() -> None:
         s.update(np.random.default_rng(i).normal(size=1000).astype(np.float32) * 2.0**i)
         sizes.append(len(pickle.dumps(s)))
     assert max(sizes) - min(sizes) < 64
+
+
+def test_means_of_the_batches_extremes() -> None:
+    s = of([1.0, -2.0], [5.0, 3.0], [np.nan], np.zeros((0,)))
+    assert (s.batches, s.mean_minimum, s.mean_maximum) == (2, 0.5, 3.0)
+    assert of().mean_minimum == of().mean_maximum == 0.0
