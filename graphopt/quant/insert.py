@@ -12,15 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.ir.draft import Decline
-from graphopt.quant.ranges import (
-    QuantParams,
-    Range,
-    activation_params,
-    bias_limit_scale,
-    quantize,
-    quantize_bias,
-    weight_scale,
-)
+from graphopt.quant.ranges import Range, activation_params, bias_limit_scale, quantize_bias, weight_scale
+from graphopt.quant.types import QuantParams, quantize
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor, Rewrite

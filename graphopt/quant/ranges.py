@@ -14,15 +14,14 @@ import numpy as np
 
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.statistics import TensorStatistics
+from graphopt.quant.types import QuantParams, qtype
 
 __all__ = [
     "METHODS",
-    "QuantParams",
     "Range",
     "activation_params",
     "bias_limit_scale",
     "check_method",
-    "quantize",
     "quantize_bias",
     "range_of",
     "weight_peaks",
@@ -32,7 +31,7 @@ __all__ = [
 METHODS = ("minmax", "percentile")
 BIAS_LIMIT = 2**30  # the accumulator is 32 bits wide, and half of it belongs to the products
 _MIN_SCALE = 2.0**-60  # so that a product of two scales is still a normal float32
-_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
+_MAX_SCALE = 2.0**120  # so that 255 times a scale is still finite
 
 Array = np.ndarray[Any, Any]
 
@@ -43,18 +42,6 @@ class Range:
 
     low: float
     high: float
-
-
-@dataclass(frozen=True, eq=False)
-class QuantParams:
-    """A scale (float32) and a zero point (of the quantized type), both of shape [] or both [channels]."""
-
-    scale: Array
-    zero_point: Array
-
-    @property
-    def dtype(self) -> str:
-        return str(self.zero_point.dtype)
 
 
 def check_method(method: str, percentile: float) -> None:
@@ -87,11 +74,13 @@ def activation_params(
     ceiling: float | None = None,
     floor_zero: bool = False,
 ) -> QuantParams:
-    """The scale and zero point of an activation, per tensor; zero is always exact.
+    """The scale and zero point of an activation of the type `dtype`, per tensor; zero is always exact.
 
     `floor_zero`: nothing below zero shall be representable, as behind a Relu. `ceiling`: nothing above it
-    either, as behind a Clip. A tensor that is zero throughout is treated as if it reached 1.
+    either, as behind a Clip. A tensor that is zero throughout is treated as if it reached 1. The 8-bit floats have no
+    zero point, so they are symmetric without being asked.
     """
+    kind = qtype(dtype)
     low, high = min(real.low, 0.0), max(real.high, 0.0)
     if floor_zero:
         low = 0.0
@@ -99,19 +88,14 @@ def activation_params(
         high = min(high, ceiling)
     if low == high:
         high = 1.0
-    smallest, largest = _LIMITS[dtype]
-    if symmetric:
-        scale = max(-low, high) / largest
-        zero_point = 0
-    else:
-        scale = (high - low) / (largest - smallest)
-    single = np.float32(max(scale, _MIN_SCALE))
+    symmetric = symmetric or kind.is_float
+    scale = max(-low, high) / kind.high if symmetric else (high - low) / kind.levels
+    single = np.float32(min(max(scale, _MIN_SCALE), _MAX_SCALE))
     if ceiling is not None and ceiling > 0.0:
-        while float(single * np.float32(largest - smallest)) > ceiling:
+        while float(single * np.float32(kind.high if symmetric else kind.levels)) > ceiling:
             single = np.nextafter(single, np.float32(0.0))
-    if not symmetric:
-        zero_point = smallest + int(min(max(round(-low / float(single)), 0), largest - smallest))
-    return QuantParams(np.array(single, np.float32), np.array(zero_point, dtype))
+    zero_point = 0.0 if symmetric else kind.low + min(max(round(-low / float(single)), 0), kind.levels)
+    return QuantParams(np.array(single, np.float32), np.array(zero_point).astype(kind.dtype))
 
 
 def weight_peaks(weight: Array, axis: int | None) -> Array:
@@ -143,21 +127,6 @@ def bias_limit_scale(bias: Array, x_scale: float, shape: tuple[int, ...]) -> Arr
     """
     needed = np.abs(bias.astype(np.float64)) / (x_scale * BIAS_LIMIT)
     return np.asarray(needed if shape else max(needed.tolist(), default=0.0)).astype(np.float32)
-
-
-def quantize(array: Array, params: QuantParams, axis: int | None = None) -> Array:
-    """QuantizeLinear: round half to even, then saturate to the type of the zero point."""
-    scale, zero_point = params.scale, params.zero_point
-    if axis is not None:
-        view = [1] * array.ndim
-        view[axis] = -1
-        scale, zero_point = scale.reshape(view), zero_point.reshape(view)
-    smallest, largest = _LIMITS[params.dtype]
-    scaled = array / scale
-    np.rint(scaled, out=scaled)  # in place: a weight may be large
-    scaled += zero_point.astype(np.float32)
-    np.clip(scaled, smallest, largest, out=scaled)
-    return scaled.astype(params.dtype)
 
 
 def quantize_bias(bias: Array, x_scale: Array, w_scale: Array) -> tuple[Array, Array]:

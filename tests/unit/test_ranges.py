@@ -7,8 +7,9 @@ import pytest
 
 from graphopt.errors import UsageError
 from graphopt.quant import ranges
-from graphopt.quant.ranges import QuantParams, Range
+from graphopt.quant.ranges import Range
 from graphopt.quant.statistics import TensorStatistics
+from graphopt.quant.types import QuantParams, dequantize, quantize
 
 
 def stats(values: object) -> TensorStatistics:
@@ -17,17 +18,13 @@ def stats(values: object) -> TensorStatistics:
     return result
 
 
-def dequantize(q: np.ndarray, p: QuantParams) -> np.ndarray:
-    return (q.astype(np.int64) - p.zero_point.astype(np.int64)) * p.scale
-
-
 def test_u8_covers_the_range_and_holds_zero_exactly() -> None:
     for low, high in [(-1.0, 3.0), (0.0, 5.0), (2.0, 5.0), (-7.0, -2.0), (-1e-3, 1e4)]:
         p = ranges.activation_params(Range(low, high))
         assert p.dtype == "uint8" and p.scale.dtype == np.float32 and p.scale.shape == ()
-        assert dequantize(ranges.quantize(np.zeros(1, np.float32), p), p)[0] == 0.0
+        assert dequantize(quantize(np.zeros(1, np.float32), p), p)[0] == 0.0
         xs = np.linspace(low, high, 1001).astype(np.float32)
-        assert np.abs(dequantize(ranges.quantize(xs, p), p) - xs).max() <= float(p.scale) * 1.01
+        assert np.abs(dequantize(quantize(xs, p), p) - xs).max() <= float(p.scale) * 1.01
 
 
 def test_all_zero_activation_is_treated_as_if_it_reached_one() -> None:
@@ -51,6 +48,29 @@ def test_nothing_above_a_clip_is_representable(ceiling: float) -> None:
     assert int(p.zero_point) == 0
     assert np.float32(255) * p.scale <= np.float32(ceiling)
     assert float(p.scale) == pytest.approx(ceiling / 255, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint4", "int4"])
+def test_integers_of_other_widths(dtype: str) -> None:
+    p = ranges.activation_params(Range(-1.0, 3.0), dtype)
+    levels = 2 ** (16 if "16" in dtype else 4) - 1
+    assert p.dtype == dtype and float(p.scale) == pytest.approx(4.0 / levels)
+    xs = np.linspace(-1.0, 3.0, 101).astype(np.float32)
+    assert np.abs(dequantize(quantize(xs, p), p) - xs).max() <= float(p.scale) * 1.01
+    assert dequantize(quantize(np.zeros(1, np.float32), p), p)[0] == 0.0
+
+
+@pytest.mark.parametrize(("dtype", "top"), [("float8e4m3fn", 448.0), ("float8e5m2", 57344.0)])
+def test_float8_reaches_its_largest_value_at_the_peak(dtype: str, top: float) -> None:
+    p = ranges.activation_params(Range(-6.0, 3.0), dtype)
+    assert float(p.scale) == pytest.approx(6.0 / top) and float(p.zero_point) == 0.0
+    assert float(quantize(np.array([-6.0], np.float32), p)[0]) == -top
+
+
+def test_a_range_of_all_float32_keeps_its_ends_finite() -> None:
+    p = ranges.activation_params(Range(-3.4e38, 3.4e38), "uint4")
+    ends = dequantize(np.array([0, 15]).astype(p.zero_point.dtype), p)
+    assert np.isfinite(ends).all()
 
 
 def test_percentile_cuts_both_tails() -> None:
@@ -91,7 +111,7 @@ def test_weight_scales_per_channel() -> None:
 def test_seven_bits_halve_the_integers() -> None:
     w = np.linspace(-1, 1, 11, dtype=np.float32)
     scale = ranges.weight_scale(ranges.weight_peaks(w, None), bits=7)
-    q = ranges.quantize(w, QuantParams(scale, np.zeros((), np.int8)))
+    q = quantize(w, QuantParams(scale, np.zeros((), np.int8)))
     assert q.min() == -63 and q.max() == 63
 
 
@@ -124,4 +144,4 @@ def test_one_scale_for_all_fits_the_largest_bias() -> None:
 
 def test_quantize_rounds_half_to_even_and_saturates() -> None:
     p = QuantParams(np.array(1.0, np.float32), np.array(10, np.uint8))
-    assert ranges.quantize(np.array([0.5, 1.5, -20.0, 400.0], np.float32), p).tolist() == [10, 12, 0, 255]
+    assert quantize(np.array([0.5, 1.5, -20.0, 400.0], np.float32), p).tolist() == [10, 12, 0, 255]
