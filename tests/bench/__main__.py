@@ -22,6 +22,7 @@ import psutil
 from tests.bench.checking import checking
 from tests.bench.matching import matching
 from tests.bench.micro.table import micro
+from tests.bench.quant.table import quant
 from tests.bench.scale import scale
 from tests.bench.traps import fallen
 
@@ -171,7 +172,7 @@ def startup(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*", help="peers, scale, linearity, idle, int8, startup, matching, checking, micro, traps; all by default")
+    parser.add_argument("only", nargs="*", help="peers, scale, linearity, idle, int8, startup, matching, checking, micro, traps, quant; all by default")
     parser.add_argument("--megabytes", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -184,6 +185,7 @@ def main() -> None:
             "micro": micro,
             "traps": fallen,
             "int8": int8,
+            "quant": quant,
             "idle": lambda: idle(folder),
             "linearity": lambda: linearity(folder),
             "scale": lambda: scale(folder, load(ROOT / "fixtures" / "generate.py"), options.rounds),
