@@ -25,6 +25,7 @@ class Quant(Pass):
     settles: ClassVar[bool] = False
     accuracy: ClassVar[Accuracy] = Accuracy.APPROX
     rewrites: ClassVar[Mapping[str, str]] = {
+        "quant.opset": "An older model gets the version of the standard operators that quantization needs.",
         "quant.activation": "What an operator reads is rounded to integers, and back.",
         "quant.weight": "A weight is stored as integers, with a scale for each output channel.",
         "quant.bias": "A bias is stored as integers, in units of the scales of input and weight.",
@@ -65,11 +66,11 @@ class Quant(Pass):
 
 def _note(ctx: Context, done: Quantized) -> None:
     """Tell the report what was quantized, from which data, and what stayed float."""
+    for remark in done.notes:
+        ctx.note(remark)
     if done.calibration is not None:
         for warning in done.calibration.warnings:
             ctx.note(warning)
-        for remark in done.notes:
-            ctx.note(remark)
         ctx.note(f"{done.operators} operators quantized, from {done.calibration.batches} batches")
     if done.weight_bits < 8 and done.operators:
         ctx.note("weights have 7 bits, because this processor would saturate with 8")

@@ -12,6 +12,7 @@ import numpy as np
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.calibrate import Calibration, calibrate
 from graphopt.quant.insert import Decliner, Placed, insert
+from graphopt.quant.lift import lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
 from graphopt.quant.ranges import range_of
@@ -23,6 +24,7 @@ from graphopt.verify.validate import made_up_feeds
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
     from graphopt.ir.model import Model
+    from graphopt.ir.value import Node
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
@@ -74,10 +76,12 @@ def quantize_graph(
     table = target.require_quant()
     options.check()
     _check_ops(options.selection.ops, table)
+    lifted = lift_opset(model, edit, target, _opset_needed(model, table, options), decline=decline)
     placement = plan(model, table, options.selection, per_channel=options.per_channel, protects=edit.protects)
+    remarks = [*([lifted] if lifted else []), *placement.notes]
     bits = 7 if _seven_bits(table, options.reduce_range) else 8
     if not placement.heavy:
-        return Quantized((), _declined(placement), 0, None, bits)
+        return Quantized((), _declined(placement), 0, None, bits, remarks)
     names = [v.name for v in placement.calibrated]
     batches = _invented(model, seed) if data is None else data
     calibration = calibrate(model, names, batches, synthetic=data is None, progress=_teller(progress, "calibration"))
@@ -90,11 +94,23 @@ def quantize_graph(
     if calibration.synthetic:
         model.metadata[SYNTHETIC_KEY] = "synthetic"
     done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
-    return Quantized(placed, declined, done, calibration, bits, tuple(placement.notes))
+    return Quantized(placed, declined, done, calibration, bits, remarks)
 
 
 def _teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:
     return (lambda *_: None) if progress is None else functools.partial(progress, what)
+
+
+def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int:
+    """The oldest opset in which a model is quantized as well as options and target allow; 0 if nothing will be."""
+    if not any(node.is_standard and _has_weight(node) for node in model.main.find(*table.weighted)):
+        return 0
+    return table.opset_per_channel if options.per_channel and table.per_channel else table.opset
+
+
+def _has_weight(node: Node) -> bool:
+    x, w = (*node.inputs, None, None)[:2]
+    return x is not None and w is not None and w.is_const and not x.is_const
 
 
 def _seven_bits(table: QuantTable, wanted: bool | None) -> bool:
