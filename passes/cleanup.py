@@ -7,9 +7,8 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt_passes.equal import merge_nodes
-
 from graphopt import Context, Pass, Rule, Tensor, Value, op, rule
+from graphopt_passes.equal import merge_nodes
 
 
 @rule(lambda x: op.Identity(x), accuracy="exact", single_use=False)

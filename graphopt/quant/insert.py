@@ -80,6 +80,12 @@ def _groups(heavy: Iterable[Heavy]) -> list[list[Heavy]]:
     return list(groups.values())
 
 
+def _range(pair: Pair, ranges: Mapping[Value, Range]) -> Range:
+    """The range of a pair's own value, or the one that holds those of all values that share its scale."""
+    found = [ranges[value] for value in (pair.like, *pair.also)]
+    return Range(min(r.low for r in found), max(r.high for r in found))
+
+
 def _bits(array: Array) -> tuple[str, tuple[int, ...], bytes]:
     return str(array.dtype), array.shape, array.tobytes()
 
@@ -107,7 +113,7 @@ class _Insertion:
             edit.model.ir.opset_imports.setdefault(self.domain, 1)
         self.bits = bits
         self.placed: list[Placed] = []
-        self._params = {id(p): self._activation(p, ranges[p.like]) for p in plan.pairs}
+        self._params = {id(p): self._activation(p, _range(p, ranges)) for p in plan.pairs}
         self._biases: dict[tuple[Value, Value], Value] = {}
         self._constants = _small_constants(edit)
         self._x_scale = self._scales_read(plan)
@@ -122,10 +128,10 @@ class _Insertion:
         )
 
     def _scales_read(self, plan: Plan) -> dict[Node, Array]:
-        """The scale of each weighted operator's data; taken before the graph changes under the plan."""
+        """The scale that each weighted operator with a bias reads; taken before the graph changes under the plan."""
         everybody = {p.value: self._params[id(p)] for p in plan.pairs if p.readers is None}
         special = {(n, i): self._params[id(p)] for p in plan.pairs for n, i in p.readers or ()}
-        return {h.node: (everybody.get(h.x) or special[h.node, 0]).scale for h in plan.heavy}
+        return {h.node: (everybody.get(h.x) or special[h.node, 0]).scale for h in plan.heavy if h.bias is not None}
 
     def attempt(self, by: str, node: Node | None, change: Callable[[], None]) -> None:
         """Make a change; if it is declined, say so and go on: what it would have changed stays float."""

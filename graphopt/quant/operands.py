@@ -66,7 +66,7 @@ def analyse(node: Node, rule: Weighted, table: QuantTable, *, per_channel: bool)
         if value.dtype is None or value.dtype.name != _FLOAT:
             found = "unknown" if value.dtype is None else value.dtype.name.lower()
             return f"its {name} is {found}, and static int8 starts from float32"
-    axis = _axis(node, rule, w) if per_channel else None
+    axis = _axis(node, rule, w) if per_channel and rule.per_channel else None
     reason = _shape_reason(node, rule, w)
     if reason:
         return reason
@@ -157,6 +157,8 @@ def _shape_reason(node: Node, rule: Weighted, w: Value) -> str | None:
         k = int(np.prod(sizes)) // n
         if k < rule.min_k or n < rule.min_n:
             return f"its weight is {k} × {n}, and below {rule.min_k} × {rule.min_n} integers do not pay"
+    if rule.spatial and len(sizes) != rule.spatial + 2:
+        return f"it has {len(sizes) - 2} spatial axes, and only {rule.spatial} are fast on integers"
     return None
 
 

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from graphopt.quant.operands import Heavy, analyse, redundant_activation, sole_reader
+from graphopt.quant.styles import flow_of, objection_of
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
@@ -46,7 +47,8 @@ class Pair:
     """One QuantizeLinear → DequantizeLinear on `value`, for `readers` (None: for all, a graph output
     included).
 
-    The scale follows from the statistics of `like`. `floor_zero`, `ceiling`: the range ends at 0, and there.
+    The scale follows from the statistics of `like`, and of `also` if one scale has to serve all of these.
+    `floor_zero`, `ceiling`: the range ends at 0, and there.
     """
 
     value: Value
@@ -56,6 +58,7 @@ class Pair:
     reason: str
     floor_zero: bool = False
     ceiling: float | None = None
+    also: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,18 +115,20 @@ def plan(
         if not per_channel:
             result.notes.append(_COARSE.format(opset, table.opset_per_channel))
     safe: set[Node] = set()
+    objection = objection_of(table.style)
     for node, reason in _chosen(model, table, selection or QuantSelection()):
         if reason is None and old:
             reason = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
         found = reason or analyse(node, table.weighted[node.op], table, per_channel=per_channel)
         if isinstance(found, Heavy):
-            found = _protected(found, protects) or _hazard(found, table, safe) or found
+            found = _protected(found, protects) or _hazard(found, table, safe) or objection(found) or found
         if isinstance(found, str):
             result.declined.append(Declined(node, found))
         else:
             result.heavy.append(found)
     if result.heavy:
-        _Flow(model, result, protects).run()
+        flow = _Flow if table.style == "integer-flow" else flow_of(table.style)
+        flow(model, result, protects).run()
     return result
 
 

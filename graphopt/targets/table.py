@@ -18,6 +18,8 @@ from graphopt.errors import UsageError, nearest
 __all__ = ["Elementwise", "QuantTable", "Weighted", "check_keys", "read_quant_table"]
 
 Output = Literal["always", "never", "through-redundant-activation"]
+Style = Literal["integer-flow", "tensorrt", "openvino", "node-units"]
+_STYLES = ("integer-flow", "tensorrt", "openvino", "node-units")
 _OUTPUTS = ("always", "never", "through-redundant-activation")
 
 
@@ -32,7 +34,10 @@ class Weighted:
     reader, make the runtime fall back to float unless the output is quantized all the same (behind them if
     the Q makes them redundant, else directly). `bias_add`: whether a bias may be a separate Add. `pairs`: the
     second operand may be an activation; its type is `pair_dtype`. `min_k`, `min_n`: weights with fewer rows
-    or columns stay float.
+    or columns stay float, and so do products with fewer than `min_m` rows. `per_channel`: False for one scale per
+    weight. Of the following, 0 is no limit. `spatial`: only with that many spatial axes. `min_channels`: fewer input
+    or output channels stay float, with the exceptions that the placement's style makes. `max_length`: attention over
+    longer sequences stays float.
     """
 
     axis: int = 0
@@ -44,6 +49,11 @@ class Weighted:
     pair_dtype: str = "int8"
     min_k: int = 1
     min_n: int = 1
+    min_m: int = 1
+    per_channel: bool = True
+    spatial: int = 0
+    min_channels: int = 0
+    max_length: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,9 @@ class Elementwise:
 class QuantTable:
     """Types and placement rules of one target.
 
+    `style`: how pairs are placed. `integer-flow`: an operator runs on integers if a Q follows it (ONNX Runtime).
+    `tensorrt`, `openvino`: the inputs of weighted operators, with the runtime's own rules for what lies between.
+    `node-units`: every operator between DQ and Q.
     `activation`, `weight`: `uint8` or `int8`; `symmetric`: activations have zero point 0.
     `bias`: `int32` (stored as integers of scale x_scale × w_scale) or `float`.
     `reduce_range_without_vnni`: weights need 7 bits on processors that saturate; `reduce_range`: None asks
@@ -72,6 +85,7 @@ class QuantTable:
     `per_channel_domain`: the domain whose DequantizeLinear has a scale per channel before that, if any.
     """
 
+    style: Style = "integer-flow"
     activation: str = "uint8"
     symmetric: bool = False
     weight: str = "int8"
@@ -93,6 +107,7 @@ def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
     known = {f.name for f in fields(QuantTable)}
     check_keys(data, known, where)
     plain = {k: v for k, v in data.items() if k not in ("weighted", "elementwise", "data_movement", "float")}
+    _one_of(plain, "style", _STYLES, where)
     _one_of(plain, "activation", ("uint8", "int8"), where)
     _one_of(plain, "weight", ("uint8", "int8"), where)
     _one_of(plain, "bias", ("int32", "float"), where)

@@ -7,9 +7,8 @@ tensors is the same to the last bit, and stays.
 
 from __future__ import annotations
 
-from graphopt_passes.simplify.idioms import is_normalized
-
 from graphopt import Context, DType, Value, require
+from graphopt_passes.simplify.idioms import is_normalized
 
 REWRITES = {"residual_sum": "A sum in front of a normalization is Sum, which is not merged into a slower operator."}
 

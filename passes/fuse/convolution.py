@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from graphopt_passes.fuse.affine import dims
-
 from graphopt import Node, Tensor, op, require
+from graphopt_passes.fuse.affine import dims
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from graphopt_passes.fuse.affine import dims, per_channel
-
 from graphopt import Node, Tensor, op, require
+from graphopt_passes.fuse.affine import dims, per_channel
 
 
 def bias_of(gemm: Node, b: Tensor | None, w: Tensor) -> Tensor | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from graphopt_passes.fuse.attribute import attribute, require_kernel
-
 from graphopt import Const, DType, Node, Tensor, op, require, rule, total
+from graphopt_passes.fuse.attribute import attribute, require_kernel
 
 _X = {"x": "f32: N C"}
 

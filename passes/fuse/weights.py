@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt_passes.fuse.scores import number
-
 from graphopt import Node, Value
+from graphopt_passes.fuse.scores import number
 
 
 @dataclass(frozen=True)

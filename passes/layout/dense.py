@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from graphopt_passes.simplify.reading import reshape_target, result_shape
-
 from graphopt import Attr, Const, Node, Tensor, op, require, rule
+from graphopt_passes.simplify.reading import reshape_target, result_shape
 
 _LARGEST = 1 << 26  # elements of weights that are put into another order
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphopt_passes.simplify.reading import operand
-
 from graphopt import Dim, Node, Value, require
+from graphopt_passes.simplify.reading import operand
 
 Size = int | Dim
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from graphopt_passes.simplify.reading import from_front, ints
-
 from graphopt import Const, Node, Tensor, op, require, rule
+from graphopt_passes.simplify.reading import from_front, ints
 
 _AXES_AS_INPUT = {"ReduceSum": 13}
 _AXES_AS_INPUT_OTHERS = 18

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from graphopt_passes.simplify.meeting import as_double, check_meeting, check_terms
-
 from graphopt import Const, Tensor, op, require, rule
+from graphopt_passes.simplify.meeting import as_double, check_meeting, check_terms
 
 
 def _add_sub(x: Tensor, a: Const, b: Const) -> Tensor:

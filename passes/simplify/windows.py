@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from graphopt_passes.simplify.reading import result_shape, same_sizes
-
 from graphopt import Node, Tensor, op, require, rule
+from graphopt_passes.simplify.reading import result_shape, same_sizes
 
 
 def _dropout(x: Tensor, ratio: Tensor | None, training: Tensor | None, n: Node) -> Tensor:

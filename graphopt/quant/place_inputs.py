@@ -1,0 +1,99 @@
+"""What the styles have in common that quantize the inputs of operators, and never an output for its own sake.
+
+There, every pair has its readers named: the same value may be float for everybody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from graphopt.quant.place import Pair
+
+if TYPE_CHECKING:
+    from graphopt.ir.model import Model
+    from graphopt.ir.value import Node, Value
+    from graphopt.quant.place import Plan
+
+__all__ = ["InputFlow", "is_float"]
+
+
+def is_float(value: Value | None) -> bool:
+    """Whether `value` is a float32 tensor that is not a constant."""
+    return value is not None and not value.is_const and value.dtype is not None and value.dtype.name == "FLOAT"
+
+
+class InputFlow:
+    """Pairs in front of operators, at most one for each value."""
+
+    def __init__(self, model: Model, result: Plan, protects: Callable[[Node | Value], bool]) -> None:
+        self.protects = protects
+        self.result = result
+        self.table = result.table
+        self.nodes = [node for node in model.main.nodes if node.is_standard]
+        self.heavy = {h.node: h for h in result.heavy}
+        self.pairs: dict[Value, Pair] = {}
+
+    def read(self, value: Value, node: Node, index: int, reason: str) -> Pair:
+        """Let one input of a node come through the pair on `value`."""
+        pair = self.pairs.get(value)
+        if pair is None:
+            pair = self.pairs[value] = Pair(value, [], value, self.table.activation, reason)
+            self.result.pairs.append(pair)
+        assert pair.readers is not None
+        if (node, index) not in pair.readers:
+            pair.readers.append((node, index))
+        return pair
+
+    def reads(self, node: Node, index: int) -> bool:
+        """Whether that input comes through a pair."""
+        value = node.inputs[index]
+        pair = None if value is None else self.pairs.get(value)
+        return pair is not None and (node, index) in (pair.readers or ())
+
+    def moves(self, node: Node | None) -> bool:
+        """Whether a node only moves data, so that Q and DQ may pass it."""
+        if node is None or not node.is_standard:
+            return False
+        attrs = self.table.data_movement.get(node.op)
+        return attrs is not None and all(_text(node.attr(name)) == value for name, value in attrs.items())
+
+    def behind(self, value: Value) -> Iterator[tuple[Node, int]]:
+        """The readers of a value, and those behind nodes that only move it."""
+        pending, seen = [value], {value}
+        while pending:
+            for node, index in pending.pop().uses():
+                if self.moves(node) and index == 0:
+                    fresh = [o for o in node.outputs if o not in seen]
+                    seen.update(fresh)
+                    pending.extend(fresh)
+                else:
+                    yield node, index
+
+    def wanted(self, value: Value) -> bool:
+        """Whether somebody reads the value, or what only moves it, as integers."""
+        return any(self.reads(node, index) for node, index in self.behind(value))
+
+    def share(self, groups: list[list[Pair]], reason: str) -> None:
+        """Give the pairs of each group one scale; groups with a pair in common are one."""
+        united: dict[int, dict[int, Pair]] = {}
+        for group in groups:
+            merged: dict[int, Pair] = {}
+            for pair in group:
+                other = united.get(id(pair), {id(pair): pair})
+                if other is merged:
+                    continue
+                if len(other) > len(merged):
+                    merged, other = other, merged
+                merged.update(other)
+                united.update(dict.fromkeys(other, merged))
+            united.update(dict.fromkeys(map(id, group), merged))
+        for together in {id(found): found for found in united.values()}.values():
+            values = tuple(pair.like for pair in together.values())
+            for pair in together.values():
+                pair.also = values
+                pair.reason += reason
+
+
+def _text(value: object) -> object:
+    return value.decode() if isinstance(value, bytes) else value

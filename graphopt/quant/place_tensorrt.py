@@ -1,0 +1,274 @@
+"""Placement for TensorRT: NVIDIA's rules for explicit quantization, and the limits that its own tool keeps to.
+
+The rules are those of TensorRT's documentation ("Explicit Quantization", its recommendations for where Q/DQ stand) and
+of NVIDIA's Model Optimizer (`modelopt/onnx/quantization`), whose limits come from regressions that were seen on GPUs:
+quantize the inputs of weighted operators and never their outputs, for the builder fuses `DQ → Conv → activation → Q`
+with the Q that the next operator wants; of an Add that ends a residual block, quantize the identity branch alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphopt.quant.operands import Heavy, sole_reader
+from graphopt.quant.place_inputs import InputFlow, is_float
+
+if TYPE_CHECKING:
+    from graphopt.ir.value import Node, Value
+
+__all__ = ["TensorRTFlow", "objection"]
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+# What the builder fuses behind a convolution; each reads its data first.
+_FUSED = frozenset(["BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "Elu", "HardSigmoid",
+                    "HardSwish", "Swish", "Selu", "Softplus"])  # fmt: skip
+_SCORES = frozenset(["Mul", "Div", "Add", "Where", "Cast"])  # between the first product of attention and its Softmax
+_POOLS = ("AveragePool", "GlobalAveragePool")
+_FAR = 500  # nodes on either side: residual blocks are shorter
+
+
+def objection(heavy: Heavy) -> str | None:
+    """Why a weighted operator that could be quantized is faster in half precision."""
+    node = heavy.node
+    if node.op == "Conv":
+        return _conv_limits(heavy)
+    if node.op == "ConvTranspose":
+        reader = sole_reader(node.outputs[0])
+        if reader is not None and reader.op == "BatchNormalization":
+            return "quantized ConvTranspose is not fused with BatchNormalization: fold it first"
+        return None
+    if any(output.is_output for output in (heavy.output, *_sums(heavy.output))):
+        return "it makes an output of the model, and is no convolution"
+    return _product_limits(heavy) or _attention_limits(heavy)
+
+
+def _conv_limits(heavy: Heavy) -> str | None:
+    least = heavy.rule.min_channels
+    assert heavy.weight is not None
+    shape = [d for d in heavy.weight.shape or () if isinstance(d, int)]
+    outputs, inputs, kernel = shape[0], shape[1], shape[2:]
+    if outputs >= least and inputs >= least:
+        return None
+    group = heavy.node.attr("group", 1)
+    if group == 1:
+        multiple = outputs % 8 == 0 or inputs % 8 == 0
+        wide = heavy.x.is_input or outputs >= least or inputs >= least
+        if multiple and wide and len(set(kernel)) == 1:
+            return None
+    elif outputs % 8 == 0 and all(size >= 3 for size in kernel):
+        return None
+    return f"{inputs} input and {outputs} output channels per group are below {least}: half precision is faster"
+
+
+def _product_limits(heavy: Heavy) -> str | None:
+    """Products that are vectors, and those with less than a tensor core's tile."""
+    rule, shape = heavy.rule, heavy.node.outputs[0].shape
+    other = heavy.weight or heavy.other
+    assert other is not None
+    if shape is None or len(shape) < 2 or other.rank in (None, 1):
+        return "its shape is not known, or it is a product of vectors"
+    rows, columns = shape[-2], shape[-1]
+    if isinstance(columns, int) and columns < max(rule.min_n, 2):
+        return f"its result has {columns} columns, and below {max(rule.min_n, 2)} half precision is faster"
+    flat = len(shape) == 2 or heavy.weight is None
+    if flat and isinstance(rows, int) and rows < rule.min_m:
+        return f"its result has {rows} row, and half precision is faster"
+    assert other.shape is not None
+    turned = heavy.node.op == "Gemm" and heavy.node.attr("transB", 0) == 1
+    depth = other.shape[-1 if turned else -2]
+    if isinstance(depth, int) and depth < rule.min_k:
+        return f"it sums {depth} products, and below {rule.min_k} half precision is faster"
+    return None
+
+
+def _attention_limits(heavy: Heavy) -> str | None:
+    """Attention over long sequences has a fused kernel in half precision, which Q/DQ would take apart."""
+    most = heavy.rule.max_length
+    if heavy.other is None or not most:
+        return None
+    if _leads_to_softmax(heavy.node.outputs[0]):
+        assert heavy.other.shape is not None
+        length = heavy.other.shape[-1]
+    elif heavy.x.producer is not None and heavy.x.producer.op == "Softmax" and heavy.x.shape is not None:
+        length = heavy.x.shape[-1]
+    else:
+        return None
+    if not isinstance(length, int):
+        return f"it is part of attention, whose length is not known to be at most {most}"
+    if length > most:
+        return f"it is part of attention over {length} positions, and beyond {most} half precision is faster"
+    return None
+
+
+def _leads_to_softmax(value: Value) -> bool:
+    for _ in range(8):
+        reader = sole_reader(value)
+        if reader is None or not reader.is_standard:
+            return False
+        if reader.op == "Softmax":
+            return True
+        if reader.op not in _SCORES:
+            return False
+        value = reader.outputs[0]
+    return False
+
+
+def _sums(value: Value) -> list[Value]:
+    """The sum with a bias that alone reads a product."""
+    reader = sole_reader(value)
+    biased = reader is not None and reader.op == "Add" and any(v is not None and v.is_const for v in reader.inputs)
+    return [reader.outputs[0]] if reader is not None and biased else []
+
+
+class TensorRTFlow(InputFlow):
+    """Inputs of weighted operators, identity branches, pools, and what LayerNormalization reads from a Conv."""
+
+    def run(self) -> None:
+        for heavy in self.heavy.values():
+            self._weighted(heavy)
+        for node in self.nodes:
+            if self.protects(node):
+                continue
+            if node.op == "Add":
+                self._residual(node)
+            elif node.op == "LayerNormalization":
+                self._normalized(node)
+        for node in reversed(self.nodes):  # a pool may stand in front of a pool
+            if node.op in _POOLS and node.op in self.table.elementwise and not self.protects(node):
+                self._pool(node)
+        self._concatenations()
+
+    def _weighted(self, heavy: Heavy) -> None:
+        node = heavy.node
+        value, reader = self._before_pad(heavy.x, node)
+        self.read(value, reader, 0, f"input of {node.op}: all inputs of weighted operators, for an integer kernel")
+        if heavy.other is not None:
+            self.read(heavy.other, node, 1, f"second operand of {node.op}: both, for an integer kernel")
+
+    def _before_pad(self, value: Value, node: Node) -> tuple[Value, Node]:
+        """Where the Q belongs: before a Pad with zeros, which the builder fuses with the Conv behind it."""
+        pad = value.producer
+        if node.op != "Conv" or pad is None or pad.op != "Pad" or not pad.is_standard or self.protects(pad):
+            return value, node
+        filler = pad.inputs[2] if len(pad.inputs) > 2 else None
+        zero = filler is None or filler.splat == 0
+        source = pad.inputs[0]
+        if pad.version < 11 or not zero or _text(pad.attr("mode", b"constant")) != "constant":
+            return value, node
+        if sole_reader(value) != node or source is None or not is_float(source):
+            return value, node
+        return source, pad
+
+    def _residual(self, add: Node) -> None:
+        left, right = add.inputs
+        if left is None or right is None or left == right or not (is_float(left) and is_float(right)):
+            return
+        if left.producer is None or right.producer is None or left.shape is None or left.shape != right.shape:
+            return  # only a sum without broadcasting is fused into a convolution
+        ends = [self._backbone(left), self._backbone(right)]
+        if ends[0] == ends[1]:
+            return
+        meeting, distances = _meeting(left.producer, right.producer)
+        if None not in ends:
+            main = 0 if distances[0] > distances[1] else 1
+            why = "both branches are convolutions, and this is the shorter way from where they part"
+        else:
+            main = 0 if ends[0] is not None else 1
+            if meeting is not None and meeting == ends[main]:
+                return  # the other branch starts at the very convolution: it cannot be fused into it
+            why = "the sum is fused into the convolution of the other branch"
+        identity = 1 - main
+        value = add.inputs[identity]
+        assert value is not None
+        self.read(value, add, identity, f"identity branch of a residual Add: {why}")
+
+    def _backbone(self, value: Value) -> Node | None:
+        """The quantized convolution that makes `value`, with what is fused behind it, for one reader alone."""
+        for _ in range(8):
+            node = value.producer
+            if node is None or not node.is_standard or sole_reader(value) is None:
+                return None
+            if node.op in _CONVOLUTIONS:
+                return node if node in self.heavy else None
+            if node.op in _FUSED:
+                inner = node.inputs[0]
+            elif node.op in ("Add", "Mul") and any(v is not None and v.is_const for v in node.inputs):
+                inner = next((v for v in node.inputs if v is not None and not v.is_const), None)
+            elif node.op == "Mul":
+                return self._gated(value)
+            else:
+                return None
+            if inner is None:
+                return None
+            value = inner
+        return None
+
+    def _gated(self, value: Value) -> Node | None:
+        """The convolution behind SiLU, x · Sigmoid(x), which is fused with it as a whole."""
+        node = value.producer
+        if node is None or node.op != "Mul":
+            return None
+        for gate, data in (node.inputs[:2], node.inputs[1::-1]):
+            made = gate.producer if gate is not None else None
+            if made is not None and made.op == "Sigmoid" and data is not None and made.inputs[0] == data:
+                conv = data.producer
+                alone = len(data.uses()) == 2 and not data.is_output
+                return conv if alone and conv in self.heavy and conv.op in _CONVOLUTIONS else None
+        return None
+
+    def _normalized(self, node: Node) -> None:
+        value = node.inputs[0]
+        source = value
+        while source is not None and self.moves(source.producer) and sole_reader(source) is not None:
+            assert source.producer is not None
+            source = source.producer.inputs[0]
+        if value is not None and source is not None and is_float(value) and self._backbone(source) is not None:
+            self.read(value, node, 0, "input of LayerNormalization: the Conv before it can then write integers")
+
+    def _pool(self, node: Node) -> None:
+        value = node.inputs[0]
+        if value is not None and is_float(value) and self.wanted(node.outputs[0]):
+            reason = f"input of {node.op}, whose output is quantized: it does not commute with Q, and runs on integers"
+            self.read(value, node, 0, f"{reason} between both")
+
+    def _concatenations(self) -> None:
+        """One scale around each Concat lets the Q move above it, so that the Concat becomes no work.
+
+        A candidate rather than a law: of three threads (NVIDIA/TensorRT#4366, #4401, Model-Optimizer#174) two say that
+        the builder does not use it.
+        """
+        groups = []
+        for node in self.nodes:
+            if node.op == "Concat":
+                pairs = [self.pairs.get(v) for v in (*node.outputs, *node.inputs) if v is not None]
+                group = [pair for pair in pairs if pair is not None]
+                if node.outputs[0] in self.pairs and len(group) > 1:
+                    groups.append(group)
+        self.share(groups, "; one scale on both sides of Concat, so that it is no work")
+
+
+def _meeting(left: Node, right: Node) -> tuple[Node | None, tuple[int, int]]:
+    """The nearest node from which both come (None: none within reach), and how far away it is from each."""
+    depths: list[dict[Node, int]] = [{left: 0}, {right: 0}]
+    fronts = [[left], [right]]
+    depth = 0
+    while any(fronts) and sum(map(len, depths)) < _FAR:
+        for side in (0, 1):
+            for node in fronts[side]:
+                if node in depths[1 - side]:
+                    return node, (depths[0][node], depths[1][node])
+        depth += 1
+        for side in (0, 1):
+            found = []
+            for node in fronts[side]:
+                for value in node.inputs:
+                    maker = value.producer if value is not None else None
+                    if maker is not None and maker not in depths[side]:
+                        depths[side][maker] = depth
+                        found.append(maker)
+            fronts[side] = found
+    return None, (len(depths[0]), len(depths[1]))
+
+
+def _text(value: object) -> object:
+    return value.decode() if isinstance(value, bytes) else value
