@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from PIL import Image
 
 from tests.bench import nets
 
@@ -97,12 +98,12 @@ PHOTO_NETS = {
 }
 
 
-def photographs(folder: Path) -> Iterator[Case]:
+def photographs(folder: Path, only: set[str]) -> Iterator[Case]:
     """Trained image nets of a folder that has photographs, cut into pieces: judged by distance alone."""
-    from PIL import Image
-
-    photos = [np.asarray(Image.open(p).convert("RGB")) for p in sorted((folder / "data" / "photos").iterdir())]
-    for name, (scale, mean) in PHOTO_NETS.items():
+    wanted = [n for n in PHOTO_NETS if not only or n in only]
+    files = sorted((folder / "data" / "photos").iterdir()) if wanted else []
+    photos = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    for name, (scale, mean) in ((n, PHOTO_NETS[n]) for n in wanted):
         path = folder / "models" / f"{name}.onnx"
         value = onnx.load(path).graph.input[0]
         shape = [d.dim_value or 320 for d in value.type.tensor_type.shape.dim]

@@ -80,8 +80,14 @@ def ort(*, best: bool, transformer: bool = False) -> Quantize:
             source = model
             if best:
                 source = str(Path(folder) / "prepared.onnx")
-                quant_pre_process(model, source)
-            q.quantize_static(source, output, Reader(batches), **options)
+                try:
+                    quant_pre_process(model, source)
+                except Exception:  # where it cannot follow the shapes
+                    quant_pre_process(model, source, skip_symbolic_shape=True)
+            try:
+                q.quantize_static(source, output, Reader(batches), **options)
+            except ValueError:  # 1.31 stumbles over some biases of weights with a scale per channel
+                q.quantize_static(source, output, Reader(batches), **{**options, "per_channel": False})
 
     return run
 

@@ -40,7 +40,7 @@ def quant(
 
 
 def _cases(place: Path, folder: Path | None, only: set[str]) -> Iterator[Case]:
-    found = chain(fixtures(), full_size(place, only), *([zoo(folder), photographs(folder)] if folder else []))
+    found = chain(fixtures(), full_size(place, only), *([zoo(folder), photographs(folder, only)] if folder else []))
     return (case for case in found if not only or case.name in only)
 
 
