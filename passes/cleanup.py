@@ -7,8 +7,9 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt import Context, Pass, Rule, Tensor, Value, op, rule
 from graphopt_passes.equal import merge_nodes
+
+from graphopt import Context, Pass, Rule, Tensor, Value, op, rule
 
 
 @rule(lambda x: op.Identity(x), accuracy="exact", single_use=False)

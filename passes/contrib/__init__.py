@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt import Context, Rule, RulePass, rules_in
 from graphopt_passes.contrib import activation, attention, convolution, integers, norm, products, rms
 from graphopt_passes.contrib.residual import REWRITES as RESIDUALS
 from graphopt_passes.contrib.residual import part_residuals
 from graphopt_passes.simplify.idioms import keep_idioms
+
+from graphopt import Context, Rule, RulePass, rules_in
 
 _FIRST = tuple(rules_in(attention))
 _PACKS = (attention, activation, norm, rms, products, convolution, integers)

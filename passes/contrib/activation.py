@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-
-from graphopt import Attr, Const, Tensor, op, require, rule
 from graphopt_passes.contrib.operators import ms, require_float, require_vector
 from graphopt_passes.fuse.activation import gelu_erf, gelu_tanh
+
+from graphopt import Attr, Const, Tensor, op, require, rule
 
 _X = {"x": "f32: N C", "bias": "C"}
 

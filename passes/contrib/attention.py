@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-
-from graphopt import Attr, Const, Dim, Node, Tensor, op, require, rule
 from graphopt_passes.contrib.operators import ms, require_float
 from graphopt_passes.fuse.attention import heads_of
+
+from graphopt import Attr, Const, Dim, Node, Tensor, op, require, rule
 
 _SHAPES = {"q": "B S 8", "k": "B T 8", "v": "B T 8", "mask": "1 1 S T", "q_mul": "+", "factor": "+", "divisor": "+"}
 _SPLIT = (0, 2, 1, 3)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from graphopt_passes.contrib.operators import ms, require_float
 
 from graphopt import Const, Node, Tensor, op, require, rule
-from graphopt_passes.contrib.operators import ms, require_float
 
 _CONV = {"x": "f32: N C H W", "w": "K C 3 3", "b": "K"}
 _ATTRS = {"alpha": 0.1, "beta": 0.5}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import DType, Tensor, op, require, rule
 from graphopt_passes.contrib.operators import ms
+
+from graphopt import DType, Tensor, op, require, rule
 
 _SHAPES = {"w": "i8: K N", "w_scale": "N", "w_zero": "N", "bias": "N"}
 

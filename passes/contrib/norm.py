@@ -6,10 +6,11 @@ for finite numbers.
 
 from __future__ import annotations
 
-from graphopt import ANY, Attr, Const, DType, Node, Tensor, op, require, rule
 from graphopt_passes.contrib.operators import ms, require_skip_kernel, require_vector
 from graphopt_passes.fuse.moments import epsilon as written_epsilon
 from graphopt_passes.fuse.moments import last_axes, mean, over_root, same_axes, same_mean, square
+
+from graphopt import ANY, Attr, Const, DType, Node, Tensor, op, require, rule
 
 _SUM = {"x": "f32: B S D", "skip": "B S D", "scale": "D", "beta": "D"}
 _WRITTEN = {**_SUM, "eps": "+"}

@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from graphopt_passes.contrib.operators import ms
 
 from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
-from graphopt_passes.contrib.operators import ms
 
 _SHAPES = {"a": "f32: B H M K", "b": "B H K N"}
 _SCALED = {**_SHAPES, **dict.fromkeys(("a_mul", "a_div", "b_mul", "b_div", "mul", "div"), "+")}

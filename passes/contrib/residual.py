@@ -7,8 +7,9 @@ tensors is the same to the last bit, and stays.
 
 from __future__ import annotations
 
-from graphopt import Context, DType, Value, require
 from graphopt_passes.simplify.idioms import is_normalized
+
+from graphopt import Context, DType, Value, require
 
 REWRITES = {"residual_sum": "A sum in front of a normalization is Sum, which is not merged into a slower operator."}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from graphopt import ANY, Attr, Const, Tensor, op, require, rule
 from graphopt_passes.contrib.operators import ms, require_skip_kernel
 from graphopt_passes.fuse.moments import epsilon as written_epsilon
 from graphopt_passes.fuse.moments import last_axes, mean, normalized_axes, over_root, square
+
+from graphopt import ANY, Attr, Const, Tensor, op, require, rule
 
 _SHAPES = {"x": "f32: B S D", "skip": "B S D", "scale": "D", "eps": "+"}
 _ATTRS = {"axis": -1, "epsilon": 1e-5, "axes_attr": [-1]}

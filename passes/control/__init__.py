@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphopt import Context, Node, Rewrite
 from graphopt_passes.control.branches import BRANCHES
 from graphopt_passes.control.carried import CARRIED
 from graphopt_passes.control.hoist import HOISTS
 from graphopt_passes.control.loops import LOOPS
+
+from graphopt import Context, Node, Rewrite
 
 Change = Callable[[Rewrite, Node], None]
 CONTROL: dict[str, tuple[Change, ...]] = {

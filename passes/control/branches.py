@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from graphopt import DType, Graph, Node, Rewrite, Value, require
 from graphopt_passes.control.alike import alike
+
+from graphopt import DType, Graph, Node, Rewrite, Value, require
 
 _FEW = 4096  # elements that are copied faster than a branch is entered
 _WHERE = frozenset([DType.FLOAT, DType.DOUBLE, DType.INT32, DType.INT64, DType.UINT8])  # runtimes' kernels

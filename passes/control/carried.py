@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Graph, Node, Rewrite, Value, require
 from graphopt_passes.control.iteration import Iteration, State, iteration, passed_on, remake
+
+from graphopt import Graph, Node, Rewrite, Value, require
 
 
 def loop_carried(rewrite: Rewrite, node: Node) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import DType, Node, Rewrite, Value, require
 from graphopt_passes.control.iteration import RANDOM, Iteration, iteration, remake
+
+from graphopt import DType, Node, Rewrite, Value, require
 
 # Not random, but not to be moved: runtimes want to see these next to the operators around them, or nothing is gained.
 _STAYS = frozenset(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant", "Identity"])

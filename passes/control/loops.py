@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from graphopt_passes.control.iteration import RANDOM, Iteration, iteration
 
 from graphopt import Graph, Node, Rewrite, Value, require
-from graphopt_passes.control.iteration import RANDOM, Iteration, iteration
 
 _MOST = 64  # iterations
 _GROWTH = 8  # nodes that unrolling may add: each costs less than to enter the body once

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt import Context, Rule, RulePass, rules_in
 from graphopt_passes.fuse import (
     activation,
     attention,
@@ -44,6 +43,8 @@ from graphopt_passes.fuse.sdpa import fuse_attention
 from graphopt_passes.fuse.through import REWRITES as THROUGH
 from graphopt_passes.fuse.through import fuse_through
 from graphopt_passes.simplify.idioms import keep_idioms
+
+from graphopt import Context, Rule, RulePass, rules_in
 
 _PACKS = (
     conv,

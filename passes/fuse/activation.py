@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from graphopt import Const, DType, Node, Tensor, approx, op, product, require, rule, scaled, total
 from graphopt_passes.fuse.attribute import attribute, require_kernel
+
+from graphopt import Const, DType, Node, Tensor, approx, op, product, require, rule, scaled, total
 
 _SIXTH = 1 / 6
 _TANH_SCALE = math.sqrt(2 / math.pi)

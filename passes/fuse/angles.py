@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from graphopt_passes.fuse.scores import Sizes
 
 from graphopt import Node, Rewrite, Value, require
-from graphopt_passes.fuse.scores import Sizes
 
 _POINTWISE = ("Cos", "Sin", "Cast", "Neg")
 _MOVES = ("Unsqueeze", "Squeeze", "Reshape", "Transpose")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Decline, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.again import again
+
+from graphopt import Decline, Node, Tensor, op, require, rule
 
 _SPLIT = (0, 2, 1, 3)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel, require_finite
 from graphopt_passes.fuse.again import again
+
+from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
 
 _BN = {"x": "N C H", "gamma": "C", "beta": "C", "mean": "C", "var": "+C"}
 

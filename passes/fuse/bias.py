@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from graphopt import Attr, Const, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.affine import require_finite
 from graphopt_passes.fuse.again import again
 from graphopt_passes.fuse.convolution import CONVOLUTIONS, channels_out, padding, scale_outputs
+
+from graphopt import Attr, Const, Node, Tensor, op, require, rule
 
 _DEPTHWISE = {"x": "N 4 H W", "scale": "4 1 1 1"}
 

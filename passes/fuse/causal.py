@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from graphopt_passes.fuse.scores import Mask, Sizes, far, number
 
 from graphopt import Node, Value
-from graphopt_passes.fuse.scores import Mask, Sizes, far, number
 
 _MOVES = ("Unsqueeze", "Squeeze", "Expand", "Reshape")
 

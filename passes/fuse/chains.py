@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from graphopt_passes.simplify.meeting import as_double, check_factors, check_terms
 
 from graphopt import Const, Tensor, require, rule
-from graphopt_passes.simplify.meeting import as_double, check_factors, check_terms
 
 
 def _scaled_line(x: Tensor, a: Const, over: Const, b: Const, less: Const, c: Const, under: Const) -> Tensor:

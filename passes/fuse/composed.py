@@ -5,12 +5,13 @@ Infinities meet other numbers then, so all of this is for finite inputs only.
 
 from __future__ import annotations
 
-from graphopt import Const, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.affine import dims, per_channel, require_finite
 from graphopt_passes.fuse.again import again
 from graphopt_passes.fuse.convolution import padding
 from graphopt_passes.fuse.gemm_operands import bias_of, columns_of, number
 from graphopt_passes.fuse.matmul import require_own
+
+from graphopt import Const, Node, Tensor, op, require, rule
 
 
 def _matmuls(x: Tensor, a: Const, b: Const, c: Const) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from graphopt import ANY, Attr, Const, Node, Tensor, op, rule
 from graphopt_passes.fuse.affine import batch_norm, factor, per_channel
 from graphopt_passes.fuse.again import again
 from graphopt_passes.fuse.convolution import CONVOLUTIONS, channels_out, scale_outputs
+
+from graphopt import ANY, Attr, Const, Node, Tensor, op, rule
 
 _CONV = {"x": "N C H W", "w": "K C 3 3", "b": "K"}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from graphopt import Node, Tensor, op, require
 from graphopt_passes.fuse.affine import dims
+
+from graphopt import Node, Tensor, op, require
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from graphopt_passes.fuse.attribute import attribute, require_kernel
 
 from graphopt import Attr, Const, DType, Tensor, op, require, rule
-from graphopt_passes.fuse.attribute import attribute, require_kernel
 
 _X = {"x": "f32: N C"}
 

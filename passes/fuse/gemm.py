@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel, require_finite
 from graphopt_passes.fuse.again import again
 from graphopt_passes.fuse.gemm_operands import bias_of, columns_of, number, scale_columns
 from graphopt_passes.fuse.matmul import require_own
+
+from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
 
 _GEMM = {"x": "M K", "w": "K N", "b": "N"}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-
-from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.again import again
 from graphopt_passes.fuse.gemm_operands import number, sizes, terms
 from graphopt_passes.fuse.matmul import require_summand, require_terms
+
+from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
 
 _GEMM = {"x": "M K", "w": "K N", "b": "N"}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Node, Tensor, op, require
 from graphopt_passes.fuse.affine import dims, per_channel
+
+from graphopt import Node, Tensor, op, require
 
 
 def bias_of(gemm: Node, b: Tensor | None, w: Tensor) -> Tensor | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from graphopt_passes.simplify.reading import same_sizes
 
 from graphopt import Accuracy, Context, DType, Node, Rewrite, Value, require
-from graphopt_passes.simplify.reading import same_sizes
 
 REWRITES = {
     "group_norm": "InstanceNormalization of channels in groups, with what is applied to each, is GroupNormalization."

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from graphopt_passes.fuse.scores import Sizes
 
 from graphopt import Node, Rewrite, Value, require
-from graphopt_passes.fuse.scores import Sizes
 
 LARGEST = 1 << 22  # elements of a constant mask that is written out
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from graphopt import DType, Rewrite, Value, require
 from graphopt_passes.fuse.mask_shape import LARGEST, aligned
 from graphopt_passes.fuse.scores import Mask, Sizes, far, number
+
+from graphopt import DType, Rewrite, Value, require
 
 _KINDS: dict[DType, type[np.floating[Any]]] = {DType.FLOAT: np.float32, DType.FLOAT16: np.float16}
 _MOVES = ("Expand", "Unsqueeze", "Reshape", "Squeeze", "Slice")

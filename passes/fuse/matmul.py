@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel, require_finite
+
+from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
 
 _MATMUL = {"x": "B M K", "w": "K N"}
 

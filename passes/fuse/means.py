@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphopt import Context, Node, Value
 from graphopt_passes.simplify.reading import from_front, ints
+
+from graphopt import Context, Node, Value
 
 REWRITES = {"same_reduction": "Two reductions of a tensor along the same axes, however these are counted, are one."}
 _AXES_AS_INPUT = {"ReduceSum": 13}

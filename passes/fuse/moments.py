@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from graphopt_passes.fuse.affine import dims, require_finite
 
 from graphopt import Attr, Const, DType, Tensor, op, require
-from graphopt_passes.fuse.affine import dims, require_finite
 
 _LARGEST = 1 << 20  # elements of a scale that is made up: what it costs to read must not outweigh what is saved
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import operator
 
-from graphopt import Attr, Const, Tensor, op, require, rule
 from graphopt_passes.fuse.moments import (
     along,
     are_last,
@@ -23,6 +22,8 @@ from graphopt_passes.fuse.moments import (
     sizes_of,
     square,
 )
+
+from graphopt import Attr, Const, Tensor, op, require, rule
 
 _AXES = {"axes_attr": [-1], "axes2_attr": [-1]}
 _SHAPES = {"x": "f32: B S D", "eps": "+", "gain": "D"}

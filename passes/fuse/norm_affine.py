@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from graphopt import Attr, Const, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.affine import dims, require_finite
 from graphopt_passes.fuse.again import again
 from graphopt_passes.fuse.moments import along
+
+from graphopt import Attr, Const, Node, Tensor, op, require, rule
 
 _X = {"x": "B S D"}
 _VECTORS = {**_X, "scale": "D", "bias": "D"}

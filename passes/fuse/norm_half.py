@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from graphopt_passes.fuse.again import again
 
 from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
-from graphopt_passes.fuse.again import again
 
 _SMALLEST_HALF = 2.0**-14  # the smallest float16 that has all of its bits
 

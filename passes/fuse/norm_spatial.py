@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
-from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.moments import (
     along,
     are_spatial,
@@ -13,6 +11,8 @@ from graphopt_passes.fuse.moments import (
     normalized_axes,
     same_axes,
 )
+
+from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
 
 _MAP = {"x": "f32: N C H W", "eps": "+", "gain": "C 1 1"}
 _AXES = {"axes_attr": [2, 3], "axes2_attr": [2, 3]}

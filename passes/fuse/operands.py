@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt import Dim, DType, Node, Value, require
 from graphopt_passes.fuse.scores import Scores, Sizes, unscaled
 from graphopt_passes.fuse.sizes import sizes as sizes_of
 from graphopt_passes.fuse.weights import Weights
+
+from graphopt import Dim, DType, Node, Value, require
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.affine import batch_norm, dims, factor, per_channel, require_finite
 from graphopt_passes.fuse.again import again
 from graphopt_passes.fuse.convolution import (
@@ -14,6 +13,8 @@ from graphopt_passes.fuse.convolution import (
     response,
     scale_inputs,
 )
+
+from graphopt import ANY, Attr, Const, Node, Tensor, op, require, rule
 
 _CONV = {"x": "N C H W", "w": "K C 3 3", "b": "K"}
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from graphopt import Accuracy, Context, DType, Node, Rewrite, Value, require
 from graphopt_passes.fuse.angles import once, per_token
 from graphopt_passes.fuse.pairs import pair as _pair
 from graphopt_passes.fuse.pairs import span
 from graphopt_passes.fuse.pairs import stacked as _stacked
+
+from graphopt import Accuracy, Context, DType, Node, Rewrite, Value, require
 
 REWRITES = {
     "rotary": "Pairs of elements, turned by an angle for each place of a sequence, are RotaryEmbedding.",

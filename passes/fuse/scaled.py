@@ -8,10 +8,10 @@ smaller are no longer normal numbers.
 from __future__ import annotations
 
 import numpy as np
-
-from graphopt import Accuracy, Context, Decline, DType, Node, Rewrite, Value, require
 from graphopt_passes.fuse.scores import factor_of
 from graphopt_passes.fuse.through import moves_of, require_weights
+
+from graphopt import Accuracy, Context, Decline, DType, Node, Rewrite, Value, require
 
 REWRITES = {
     "scaled_scores": "A number times the product of two tensors goes into the weights that one of them is made with.",

@@ -6,13 +6,14 @@ not matter how it is written. `masks` makes the mask that the operator takes.
 
 from __future__ import annotations
 
-from graphopt import Accuracy, Context, Dim, Node, Rewrite, Value, require
 from graphopt_passes.fuse.causal import is_causal
 from graphopt_passes.fuse.mask_shape import fitted
 from graphopt_passes.fuse.masks import Masks
 from graphopt_passes.fuse.operands import Operands, operands, pending, queries_and_keys, repeated, require_kernel
 from graphopt_passes.fuse.scores import Scores, finite_scale, scores_of
 from graphopt_passes.fuse.weights import Weights, weights_of
+
+from graphopt import Accuracy, Context, Dim, Node, Rewrite, Value, require
 
 REWRITES = {
     "attention": "The softmax of scaled products of queries and keys, times the values, is Attention.",

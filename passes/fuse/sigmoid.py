@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Const, DType, Node, Tensor, op, require, rule, total
 from graphopt_passes.fuse.attribute import attribute, require_kernel
+
+from graphopt import Const, DType, Node, Tensor, op, require, rule, total
 
 _X = {"x": "f32: N C"}
 

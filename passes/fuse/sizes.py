@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 
-from graphopt import Dim, Node, Value
 from graphopt_passes.fuse.scores import Sizes
+
+from graphopt import Dim, Node, Value
 
 _SAME = ("RotaryEmbedding", "Mul", "Div")  # of the first operand's shape, as far as they are looked through here
 _DEPTH = 8

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
 from graphopt_passes.fuse.moments import normalized_axes
+
+from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
 
 _X = {"x": "f32: B S"}
 _AXES = {"axes_attr": [-1], "axes2_attr": [-1]}

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from graphopt_passes.fuse.carried import Array, carried_back
 
 from graphopt import Accuracy, Context, Node, Rewrite, Value, require
-from graphopt_passes.fuse.carried import Array, carried_back
 
 REWRITES = {"before_moves": "A constant per channel acts before axes are moved, where it can become part of weights."}
 _AFFINE = ("Add", "BatchNormalization", "Div", "Mul", "Sub")

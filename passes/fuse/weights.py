@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt import Node, Value
 from graphopt_passes.fuse.scores import number
+
+from graphopt import Node, Value
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt import Context, Graph, Rule, RulePass, rules_in
 from graphopt_passes.layout import dense
 from graphopt_passes.layout.search import Search
 from graphopt_passes.layout.wiring import BY, Wiring
 from graphopt_passes.layout.write import Writer
+
+from graphopt import Context, Graph, Rule, RulePass, rules_in
 
 _MAX_RUNS = 4  # that change something, in one run of the pipeline: each finds the best for the graph that it is given
 

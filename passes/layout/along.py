@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphopt import Accuracy, Node, require
 from graphopt_passes.layout.carry import Carry, Changed, Groups, Spread, moved, whole
 from graphopt_passes.layout.orders import Layout
 from graphopt_passes.layout.reading import axis_of, constant, first, integers, listed, number, rank_of, single_result
 from graphopt_passes.simplify.reading import ints, operand
+
+from graphopt import Accuracy, Node, require
 
 _CHOOSES = frozenset(["ReduceMax", "ReduceMin"])  # no arithmetic that depends on an order
 

@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from graphopt_passes.layout.orders import NEW, Layout, straight, trimmed
 
 from graphopt import Accuracy, Node, Rewrite, Value
-from graphopt_passes.layout.orders import NEW, Layout, straight, trimmed
 
 Groups = tuple[tuple[int, ...], ...]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphopt import Value
 from graphopt_passes.layout.flow import ENDLESS, SINK, SOURCE, Network
 from graphopt_passes.layout.orders import OVERHEAD, Layout
 from graphopt_passes.layout.units import Unit
+
+from graphopt import Value
 
 if TYPE_CHECKING:
     from graphopt_passes.layout.search import Move, Search

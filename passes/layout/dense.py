@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from graphopt import Attr, Const, Node, Tensor, op, require, rule
 from graphopt_passes.simplify.reading import reshape_target, result_shape
+
+from graphopt import Attr, Const, Node, Tensor, op, require, rule
 
 _LARGEST = 1 << 26  # elements of weights that are put into another order
 

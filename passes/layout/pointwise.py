@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from graphopt import Node, Value, require
 from graphopt_passes.layout.carry import Carry, Changed, Spread, broadcast, moved, whole
 from graphopt_passes.layout.orders import Layout
 from graphopt_passes.layout.reading import axis_of, first, number, rank_of, shape_of, single_result
 from graphopt_passes.simplify.reading import operand
+
+from graphopt import Node, Value, require
 
 # Of these only the first operand has axes.
 UNARY = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
-from graphopt import Node, Value, require
 from graphopt_passes.layout.orders import Shape
 from graphopt_passes.simplify.reading import fixed, from_front, operand
+
+from graphopt import Node, Value, require
 
 
 def first(node: Node) -> Value:

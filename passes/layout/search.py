@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from graphopt import Value
 from graphopt_passes.layout.cut import choose
 from graphopt_passes.layout.orders import FREE, Layout, Price, compose, inverse, own, straight
 from graphopt_passes.layout.units import Reader, Unit
 from graphopt_passes.layout.wiring import Wiring
+
+from graphopt import Value
 
 _MAX_ROUNDS = 8
 _REACH = 500  # units that a move may concern; if there are more, the next moves begin where this one ended

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from graphopt import Accuracy, Decline, Dim, Node, Rewrite, Value, require
 from graphopt_passes.layout.along import without
 from graphopt_passes.layout.carry import Carry, Changed, Spread, broadcast, moved, whole
 from graphopt_passes.layout.orders import Layout, Shape, inverse, sizes
 from graphopt_passes.layout.reading import first, integers, listed, number, rank_of, shape_of
 from graphopt_passes.simplify.reading import ints, operand, reshape_target
+
+from graphopt import Accuracy, Decline, Dim, Node, Rewrite, Value, require
 
 _Size = int | Dim
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphopt import Node, Value, require
 from graphopt_passes.layout import along, pointwise, shapes, vectors
 from graphopt_passes.layout.carry import Carry
+
+from graphopt import Node, Value, require
 
 TABLE: dict[str, Callable[[Node], Carry]] = {
     **dict.fromkeys(pointwise.UNARY, pointwise.unary),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphopt import Node, Value
 from graphopt_passes.layout.carry import Carry
 from graphopt_passes.layout.orders import Layout, compose
+
+from graphopt import Node, Value
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
-from graphopt import Accuracy, Node, Value, require
 from graphopt_passes.layout.carry import Carry, Changed, always, broadcast, moved, whole
 from graphopt_passes.layout.orders import Layout
 from graphopt_passes.layout.reading import constant, first, integers, listed, numbers, rank_of, shape_of
 from graphopt_passes.simplify.reading import operand
+
+from graphopt import Accuracy, Node, Value, require
 
 
 def pad(node: Node) -> Carry:

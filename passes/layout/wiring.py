@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphopt import Context, Decline, Graph, Node, Value
 from graphopt_passes.layout.orders import FREE, Layout, Price, Shape, compose, form, price, straight
 from graphopt_passes.layout.table import carry, reordered
 from graphopt_passes.layout.units import Reader, Unit
+
+from graphopt import Context, Decline, Graph, Node, Value
 
 BY = "layout.order"
 _SMALL = 1 << 16  # bytes of a constant that may be there in several layouts

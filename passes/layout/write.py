@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphopt import Context, Decline, Graph, Node, Rewrite, Value, require
 from graphopt_passes.layout.orders import NEW, Layout, Shape, between, keeps_order, own, sizes, straight
 from graphopt_passes.layout.reading import integers
 from graphopt_passes.layout.units import Unit
 from graphopt_passes.layout.wiring import BY, Wiring
 from graphopt_passes.simplify.reading import reshape_target
+
+from graphopt import Context, Decline, Graph, Node, Rewrite, Value, require
 
 Spelling = tuple[Value, Layout]
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt import Accuracy, Context, Rule, RulePass, rules_in
 from graphopt_passes.control import CONTROL, simplify_control
 from graphopt_passes.simplify import (
     algebra,
@@ -42,6 +41,8 @@ from graphopt_passes.simplify.sequences import open_sequences
 from graphopt_passes.simplify.sizes import fix_sizes, share_sizes
 from graphopt_passes.simplify.targets import spell_sizes
 from graphopt_passes.simplify.unused import drop_outputs
+
+from graphopt import Accuracy, Context, Rule, RulePass, rules_in
 
 _REWRITES = {
     "subnormal": "Subnormal weights, which are slow, are zeros where they count for nothing beside the others.",

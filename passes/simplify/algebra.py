@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from graphopt_passes.simplify.meeting import as_double, check_factors, check_meeting, check_terms
 
 from graphopt import Const, DType, Node, Tensor, op, require, rule
-from graphopt_passes.simplify.meeting import as_double, check_factors, check_meeting, check_terms
 
 _IDEMPOTENT = ("Abs", "Ceil", "Floor", "Relu", "Round", "Sign")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Attr, DType, Node, Rewrite, Tensor, Value, op, require, rule
 from graphopt_passes.simplify.reading import operand
+
+from graphopt import Attr, DType, Node, Rewrite, Tensor, Value, op, require, rule
 
 KERNELS = frozenset([DType.FLOAT, DType.DOUBLE, DType.FLOAT16, DType.UINT8, DType.INT8])
 _TO_DEPTH, _DCR, _CRD = [0, 3, 5, 1, 2, 4], [0, 3, 4, 1, 5, 2], [0, 1, 4, 2, 5, 3]

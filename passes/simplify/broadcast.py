@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 
-from graphopt import Accuracy, Context, Graph, Node, Rewrite, Value, require
 from graphopt_passes.simplify.reading import operand
+
+from graphopt import Accuracy, Context, Graph, Node, Rewrite, Value, require
 
 _ROOTS = ("Expand", "Tile", "Unsqueeze", "Reshape")
 _MOST = 32  # nodes behind one root

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from graphopt import Attr, DType, Node, Rewrite, Tensor, op, require, rule
 from graphopt_passes.simplify.casts import holds
 from graphopt_passes.simplify.joined import operands
 from graphopt_passes.simplify.reading import operand
+
+from graphopt import Attr, DType, Node, Rewrite, Tensor, op, require, rule
 
 _MOVING = (
     "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",

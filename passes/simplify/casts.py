@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Attr, DType, Node, Tensor, op, require, rule
 from graphopt_passes.simplify.reading import require_gone
+
+from graphopt import Attr, DType, Node, Tensor, op, require, rule
 
 _FLOATS = {DType.FLOAT16: 11, DType.BFLOAT16: 8, DType.FLOAT: 24, DType.DOUBLE: 53}  # bits of precision
 _SIGNED = {DType.INT8: 7, DType.INT16: 15, DType.INT32: 31, DType.INT64: 63}

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from graphopt_passes.simplify.broadcast import minds_repetition
 
 from graphopt import Context, DType, Node, Rewrite, Value, require
-from graphopt_passes.simplify.broadcast import minds_repetition
 
 _WEIGHED = {
     "Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt import Attr, Tensor, op, require, rule
 from graphopt_passes.simplify.reading import same_sizes
+
+from graphopt import Attr, Tensor, op, require, rule
 
 _DOTS = "ABCDEFGH"[::-1]  # labels that stand for the axes of "...", the last axis first
 

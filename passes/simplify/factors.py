@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from graphopt_passes.simplify.meeting import as_double, check_factors, check_meeting
 
 from graphopt import Const, Tensor, op, require, rule
-from graphopt_passes.simplify.meeting import as_double, check_factors, check_meeting
 
 _SCALED = {"a": "", "b": ""}
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from graphopt_passes.simplify.reading import operand
 
 from graphopt import Context, DType, Node, Rewrite, require
-from graphopt_passes.simplify.reading import operand
 
 _INTEGERS = (
     DType.INT8, DType.INT16, DType.INT32, DType.INT64, DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64,

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-
-from graphopt import Accuracy, Context, Dim, Node, Rewrite, Value, require
 from graphopt_passes.simplify.broadcast import POINTWISE
 from graphopt_passes.simplify.reading import fixed, operand, reshape_target, same_sizes
+
+from graphopt import Accuracy, Context, Dim, Node, Rewrite, Value, require
 
 _FAMILY = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _UNARY = frozenset(["Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Elu", "Selu", "Softplus", "Softsign", "Mish"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-
-from graphopt import Node, Rewrite, Value, require
 from graphopt_passes.simplify.blocks import KERNELS
 from graphopt_passes.simplify.joined import axis_of, operands
 from graphopt_passes.simplify.reading import from_front, ints, operand
+
+from graphopt import Node, Rewrite, Value, require
 
 _LARGEST = 8  # blocks that are looked for
 

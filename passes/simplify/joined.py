@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphopt import Dim, Node, Value, require
 from graphopt_passes.simplify.reading import operand
+
+from graphopt import Dim, Node, Value, require
 
 Size = int | Dim
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphopt import Context, Node, Rewrite, Value, require
 from graphopt_passes.simplify.blocks import is_shuffled, reshape_to_blocks
 from graphopt_passes.simplify.casting import casts_before_concat
 from graphopt_passes.simplify.focus import focus_to_depth, is_focus
@@ -14,6 +13,8 @@ from graphopt_passes.simplify.pieces import concat_parts, concat_pieces, joins_p
 from graphopt_passes.simplify.reading import operand
 from graphopt_passes.simplify.scattered import gather_range, scatter_everything
 from graphopt_passes.simplify.unused import split_dead_parts
+
+from graphopt import Context, Node, Rewrite, Value, require
 
 
 def simplify_joins(ctx: Context) -> None:

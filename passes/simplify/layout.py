@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphopt import Attr, Node, Tensor, op, require, rule
 from graphopt_passes.simplify.reading import require_gone, reshape_target, result_shape
+
+from graphopt import Attr, Node, Tensor, op, require, rule
 
 
 def _transpose(x: Tensor, n: Node) -> Tensor:

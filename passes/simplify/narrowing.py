@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-
-from graphopt import Decline, Node, Rewrite, Value, require
 from graphopt_passes.simplify.joined import axis_of, concat_of, operands, rank_of, size_along
 from graphopt_passes.simplify.reading import INT64_MAX, fixed, ints, operand
+
+from graphopt import Decline, Node, Rewrite, Value, require
 
 
 def slice_of_concat(rewrite: Rewrite, node: Node) -> None:

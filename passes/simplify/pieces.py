@@ -10,12 +10,12 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-
-from graphopt import Decline, Node, Rewrite, Value, require
 from graphopt_passes.simplify.joined import axis_of, operands, rank_of, size_along, spans
 from graphopt_passes.simplify.narrowing import cut
 from graphopt_passes.simplify.reading import fixed, ints, operand
 from graphopt_passes.simplify.unused import split
+
+from graphopt import Decline, Node, Rewrite, Value, require
 
 _MOST = 4096  # elements of an axis that are listed
 _RUN = 4  # elements in a row, on average, from which on copying ranges is cheaper than copying elements

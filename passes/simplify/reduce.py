@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Const, Node, Tensor, op, require, rule
 from graphopt_passes.simplify.reading import from_front, ints
+
+from graphopt import Const, Node, Tensor, op, require, rule
 
 _AXES_AS_INPUT = {"ReduceSum": 13}
 _AXES_AS_INPUT_OTHERS = 18

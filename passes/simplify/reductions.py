@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from graphopt_passes.simplify.reading import from_front, ints
 
 from graphopt import Attr, Const, DType, Node, Tensor, op, require, rule
-from graphopt_passes.simplify.reading import from_front, ints
 
 _AS_INPUT = {"ReduceSum": 13}  # from which opset axes are an input
 _AS_INPUT_OTHERS = 18

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-
-from graphopt import Const, Node, Rewrite, Tensor, Value, op, require, rule
 from graphopt_passes.simplify.joined import rank_of, size_along
 from graphopt_passes.simplify.reading import fixed, operand, same_sizes
+
+from graphopt import Const, Node, Rewrite, Tensor, Value, op, require, rule
 
 
 def _gather_nd(x: Tensor, i: Const, n: Node) -> Tensor:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-
-from graphopt import Context, Decline, Node, Rewrite, Value, require
 from graphopt_passes.simplify.joined import operands, size_along
 from graphopt_passes.simplify.narrowing import cut
 from graphopt_passes.simplify.reading import fixed, operand
+
+from graphopt import Context, Decline, Node, Rewrite, Value, require
 
 _MOST = 256  # elements that are followed: sequences grow by copying
 

@@ -6,7 +6,6 @@ first operand and the last shape, whatever is in between.
 
 from __future__ import annotations
 
-from graphopt import Const, Dim, Node, Tensor, op, require, rule
 from graphopt_passes.simplify.reading import (
     Sizes,
     find_target,
@@ -18,6 +17,8 @@ from graphopt_passes.simplify.reading import (
     result_shape,
     same_sizes,
 )
+
+from graphopt import Const, Dim, Node, Tensor, op, require, rule
 
 _FAMILY = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 import numpy as np
+from graphopt_passes.simplify.reading import fixed
 
 from graphopt import Context, DType, Node, Value
-from graphopt_passes.simplify.reading import fixed
 
 _INTEGERS = (DType.INT64, DType.INT32)
 _NAMES = ("Constant", "Identity")  # their results are no computations

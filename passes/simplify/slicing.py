@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt import Const, Node, Tensor, op, require, rule
 from graphopt_passes.simplify.reading import (
     INT64_MAX,
     INT64_MIN,
@@ -16,6 +15,8 @@ from graphopt_passes.simplify.reading import (
     result_shape,
     same_sizes,
 )
+
+from graphopt import Const, Node, Tensor, op, require, rule
 
 
 def _slice(x: Tensor, s: Tensor | None, e: Tensor | None, a: Tensor | None, t: Tensor | None, n: Node) -> Tensor:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from graphopt import Dim, Value
 from graphopt_passes.simplify.sources import Elements, Sources
 from graphopt_passes.simplify.written import Made, Spelled, cost
+
+from graphopt import Dim, Value
 
 _SHAPE_RANGE = 15  # the opset from which Shape has a start and an end
 _AXES_INPUT = 13

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphopt import Context, Dim, DType, Node, Value
 from graphopt_passes.simplify.reading import INT64_MAX, fixed, operand
 from graphopt_passes.simplify.sources import MOST, Elements, Sources
 from graphopt_passes.simplify.spelling import Speller
 from graphopt_passes.simplify.written import Made, cost, reads, write
+
+from graphopt import Context, Dim, DType, Node, Value
 
 _SOURCES = ("Shape", "Size")
 _SIZED = {"Reshape": (1,), "Expand": (1,), "Slice": (1, 2), "ConstantOfShape": (0,), "Tile": (1,), "Range": (0, 1, 2),

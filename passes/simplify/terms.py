@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Const, Tensor, op, require, rule
 from graphopt_passes.simplify.meeting import as_double, check_meeting, check_terms
+
+from graphopt import Const, Tensor, op, require, rule
 
 
 def _add_sub(x: Tensor, a: Const, b: Const) -> Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-
-from graphopt import Accuracy, Context, Node, Rewrite, Value, require
 from graphopt_passes.simplify.joined import axis_of, spans
 from graphopt_passes.simplify.reading import operand
+
+from graphopt import Accuracy, Context, Node, Rewrite, Value, require
 
 # How many outputs of an operator there have to be; the others may be left out, from the last one on.
 _NEEDED = {

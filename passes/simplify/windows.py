@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt import Node, Tensor, op, require, rule
 from graphopt_passes.simplify.reading import result_shape, same_sizes
+
+from graphopt import Node, Tensor, op, require, rule
 
 
 def _dropout(x: Tensor, ratio: Tensor | None, training: Tensor | None, n: Node) -> Tensor:

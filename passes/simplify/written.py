@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from graphopt_passes.simplify.sources import Elements
 
 from graphopt import Rewrite, Value
-from graphopt_passes.simplify.sources import Elements
 
 
 @dataclass(frozen=True)

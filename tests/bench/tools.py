@@ -20,9 +20,10 @@ SMALL = Path(__file__).parents[2] / "fixtures" / "models" / "vit.onnx"
 
 
 def graphopt(passes: str, verify: bool = False, target: str = "onnx") -> Optimize:
-    import graphopt as g
     import graphopt_passes.fuse
     import graphopt_passes.presets  # noqa: F401 - imports are not measured, for nobody
+
+    import graphopt as g
 
     g.load, g.optimize  # noqa: B018 - the engine is loaded at the first use
 

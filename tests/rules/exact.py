@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from graphopt_passes.simplify import Simplify
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from graphopt_passes.simplify import Simplify
 from tests.rules.helpers import Outcome, build, compare, declines, feeds_for, rewrite, run
 
 SIMPLIFY = Simplify()

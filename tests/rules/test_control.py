@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from graphopt_passes.cleanup import Cleanup
+
 from tests.rules.exact import fires, stays
 from tests.rules.helpers import assert_same, build, rewrite, weight
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from graphopt_passes.cleanup import Cleanup
+
 from tests.bench.micro.case import operators
 from tests.rules.helpers import assert_same, build, rewrite
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-
 from graphopt_passes.fuse import Fuse
+
 from tests.rules.helpers import build, compare, declines, feeds_for, fires, rewrite, run, weight
 
 FUSE = Fuse()

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-
 from graphopt_passes.fuse import Fuse
+
 from tests.rules.helpers import build, declines, fires, positive, rewrite, weight
 
 FUSE = Fuse()

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphopt_passes.fuse import Fuse
 
 import graphopt
-from graphopt_passes.fuse import Fuse
 from tests.rules.helpers import compare, run
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"

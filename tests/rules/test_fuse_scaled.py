@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from graphopt_passes.fuse import Fuse
+
 from tests.rules.helpers import build, declines, fires, weight
 
 FUSE = Fuse()

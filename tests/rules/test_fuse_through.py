@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from graphopt_passes.fuse import Fuse
+
 from tests.rules.helpers import build, declines, fires, positive, weight
 
 FUSE = Fuse()

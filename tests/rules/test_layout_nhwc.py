@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-
 from graphopt_passes.layout import Layout
 from graphopt_passes.simplify import Simplify
+
 from tests.rules.helpers import Outcome, assert_same, build, rewrite, weight
 
 _TO = "Transpose<perm=[0,3,1,2]>"

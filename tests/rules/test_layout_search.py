@@ -9,17 +9,17 @@ import time
 import numpy as np
 import onnx
 import pytest
+from graphopt_passes.layout import Layout
+from graphopt_passes.layout.carry import Spread, broadcast, whole
+from graphopt_passes.layout.flow import ENDLESS, SINK, SOURCE, Network
+from graphopt_passes.layout.orders import NEW, between, compose, inverse, price
+from graphopt_passes.layout.shapes import blocks
 from onnx import helper
 
 import graphopt
 from graphopt import Accuracy, Dim
 from graphopt.engine.pipeline import Pipeline
 from graphopt.engine.selection import Selection
-from graphopt_passes.layout import Layout
-from graphopt_passes.layout.carry import Spread, broadcast, whole
-from graphopt_passes.layout.flow import ENDLESS, SINK, SOURCE, Network
-from graphopt_passes.layout.orders import NEW, between, compose, inverse, price
-from graphopt_passes.layout.shapes import blocks
 from tests.rules.helpers import assert_same, build, rewrite, weight
 
 

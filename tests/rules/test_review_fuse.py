@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from graphopt_passes.fuse import Fuse
+from graphopt_passes.layout import Layout
 from onnx import numpy_helper, parser
 
 import graphopt
-from graphopt_passes.fuse import Fuse
-from graphopt_passes.layout import Layout
 from tests.rules.helpers import build, declines, rewrite, weight
 
 

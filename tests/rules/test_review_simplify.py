@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from graphopt_passes.simplify import Simplify
+
 from tests.rules.helpers import build, declines, fires, rewrite, weight
 
 SIMPLIFY = Simplify()

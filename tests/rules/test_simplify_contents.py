@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from graphopt_passes.simplify import Simplify
 from onnx import numpy_helper
 
-from graphopt_passes.simplify import Simplify
 from tests.rules.helpers import Outcome, assert_same, build, fires, rewrite, run, weight
 
 TINY = np.float32(1e-40)
