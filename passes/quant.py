@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from graphopt import Accuracy, Context, Pass, Quantized, QuantOptions, QuantSelection, quantize_graph
+from graphopt import Accuracy, Context, Pass, Quantized, QuantOptions, QuantSelection, parse_bytes, quantize_graph
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Quant(Pass):
     elements. `per_channel`: a scale for each output channel of a weight. `reduce_range`: 7-bit weights;
     `auto` where the processor needs them. `ops`: only these operators (`Conv|MatMul`); `skip`: not the nodes
     whose names match one of these patterns (`/head/*|*lm_head*`). `ends`: the first and the last layer, too.
+    `calib-mem`: activations that calibration holds at a time, such as `512MiB` or `2GB`.
     """
 
     name: ClassVar[str] = "quant"
@@ -38,6 +39,7 @@ class Quant(Pass):
     ops: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     ends: bool = True
+    calib_mem: str = "512MiB"
 
     def run(self, ctx: Context) -> None:
         options = QuantOptions(
@@ -45,6 +47,7 @@ class Quant(Pass):
             percentile=self.percentile,
             per_channel=self.per_channel,
             reduce_range=None if self.reduce_range == "auto" else self.reduce_range == "true",
+            calib_mem=parse_bytes(self.calib_mem),
             selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends),
         )
         done = quantize_graph(

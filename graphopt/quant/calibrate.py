@@ -1,8 +1,8 @@
 """Calibration: the statistics of the activations that a placement needs, in one pass over the data.
 
 The parent sends a batch of inputs; the child runs it, adds what it sees to running statistics
-(`TensorStatistics`) and forgets it. Activations never leave the child, and memory does not grow with the
-number of batches.
+(`TensorStatistics`) and forgets it. Activations never leave the child, memory does not grow with the
+number of batches, and what is fetched at a time stays within a budget (`Schedule`).
 """
 
 from __future__ import annotations
@@ -15,37 +15,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.errors import DataError
-from graphopt.quant.channels import ChannelStatistics, Gram
+from graphopt.quant.channels import ChannelStatistics
+from graphopt.quant.collect import Kept, Watch
+from graphopt.quant.sizes import cut_inputs, sizes_of
 from graphopt.quant.statistics import TensorStatistics
 from graphopt.runtime.executor import ExecutorDied, ExecutorError, executor
-from graphopt.runtime.package import Package, package
+from graphopt.runtime.package import package
 from graphopt.verify.validate import patience
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
 
-__all__ = ["Calibration", "Watch", "calibrate"]
+__all__ = ["MEMORY", "Calibration", "Watch", "calibrate"]
 
-_HERE = "graphopt.quant.calibrate"
-_TIMEOUT = 300.0  # seconds for one batch
-_GROUP_BYTES = 1 << 28  # activations that are fetched in one run
+_CHILD = "graphopt.quant.collect"
+_TIMEOUT = 300.0  # seconds for one batch, and
+_ROW_TIMEOUT = 30.0  # for each of its rows
 
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
 
 
-@dataclass(frozen=True)
-class Watch:
-    """A value to watch: the float tensor `name` of the main graph.
-
-    Its `TensorStatistics` are always kept. `channels`: the axis (negative: from the end) of which `ChannelStatistics`
-    are kept. `gram`: the axis of which the sum of X^T X is kept, X being all other axes flattened against that one;
-    channel statistics of that axis come with it, and have the mean and the number of rows.
-    """
-
-    name: str
-    channels: int | None = None
-    gram: int | None = None
+MEMORY = 1 << 29
+"""Bytes of activations that are fetched at a time, unless the caller says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -82,34 +74,46 @@ def calibrate(
     batches: Iterable[Feeds],
     *,
     synthetic: bool = False,
+    budget: int = MEMORY,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Calibration:
     """Run the model over `batches` (arrays by input name) and watch float tensors of its main graph.
 
-    A name among `watches` stands for a `Watch` without more; several watches may have the same name. `progress` is
-    told (batches done, None). Raises `DataError` if there is no batch, or if the model cannot be run on one.
+    A name among `watches` stands for a `Watch` without more; several watches may have the same name. `budget`: bytes
+    of activations that are fetched at a time; where a batch needs more, it is run in parts: fewer rows where the
+    first axis of the inputs counts rows, else fewer values. `progress` is told (batches done, None). Raises
+    `DataError` if there is no batch, or if the model cannot be run on one.
     """
     watched = [Watch(w) if isinstance(w, str) else w for w in watches]
     values = list(dict.fromkeys(w.name for w in watched))
     inputs = {v.name for v in model.main.inputs}
     packed = package(model.ir, outputs=[name for name in values if name not in inputs])
-    timeout = patience(packed) if synthetic else _TIMEOUT  # made-up batches are small
+    pause = patience(packed) if synthetic else _TIMEOUT  # made-up batches are small
+    cut = cut_inputs(model)
     run = executor()
-    count = 0
+    number = count = 0
+    generation = -1
     try:
-        number = run.call(f"{_HERE}:_begin", packed, watched, timeout=timeout)
-        generation = run.generation
         for feeds in batches:
+            if not count:
+                row = {name: (1, *a.shape[1:]) if name in cut else a.shape for name, a in feeds.items()}
+                sizes = sizes_of(model, values, row)
+                number = run.call(f"{_CHILD}:begin", packed, watched, cut, sizes, budget, timeout=pause)
+                generation = run.generation
             if run.generation != generation:
                 raise ExecutorDied("the process that runs models was lost", hint="run again")
-            run.call(f"{_HERE}:_add", number, dict(feeds), timeout=timeout)
+            rows = max((len(feeds[name]) for name in cut), default=1)
+            run.call(f"{_CHILD}:add", number, dict(feeds), timeout=pause + _ROW_TIMEOUT * rows)
             count += 1
             if progress is not None:
                 progress(count, None)
-        kept = run.call(f"{_HERE}:_finish", number, timeout=timeout)
+        kept: dict[str, Kept] = run.call(f"{_CHILD}:finish", number, timeout=_TIMEOUT) if count else {}
     except ExecutorError as error:
         hint = "give samples with --data" if synthetic else error.hint
         raise DataError(f"the model cannot be run for calibration: {error.what}", hint=hint) from error
+    finally:
+        if number and run.generation == generation and run.pid is not None:
+            run.call(f"{_CHILD}:drop", number, timeout=_TIMEOUT)
     if not count:
         raise DataError("there is no calibration data", hint="give at least one batch")
     statistics = {name: k.statistics for name, k in kept.items()}
@@ -140,82 +144,3 @@ def _warnings(
     for (name, _), c in along.items():
         if c.unfit is not None:
             yield f"{name!r} is not corrected by channel: {c.unfit}"
-
-
-class _Kept:
-    """What is kept of one value."""
-
-    def __init__(self, watches: Iterable[Watch]) -> None:
-        self.statistics = TensorStatistics()
-        grams = dict.fromkeys(w.gram for w in watches if w.gram is not None)
-        channels = dict.fromkeys(axis for w in watches for axis in (w.channels, w.gram) if axis is not None)
-        self.channels = [ChannelStatistics(axis) for axis in channels]
-        self.grams = [Gram(axis) for axis in grams]
-
-    def update(self, array: Array) -> None:
-        self.statistics.update(array)
-        fit = set()
-        for channels in self.channels:
-            channels.update(array)
-            if channels.unfit is None:
-                fit.add(channels.axis)
-        for gram in self.grams:
-            if gram.axis in fit:
-                gram.update(array)
-
-
-class _Collector:
-    """In the child: a session whose watched outputs go into statistics."""
-
-    def __init__(self, packed: Package, watches: list[Watch]) -> None:
-        from graphopt.runtime.session import Options, build
-
-        self.session = build(packed, Options(repeated=True))
-        names = list(dict.fromkeys(w.name for w in watches))
-        self.kept = {name: _Kept([w for w in watches if w.name == name]) for name in names}
-        inputs = {port.name for port in packed.inputs}
-        self.fed = [name for name in names if name in inputs]
-        self.groups = [[name for name in names if name not in inputs]]
-
-    def add(self, feeds: dict[str, Array]) -> None:
-        for name in self.fed:
-            self.kept[name].update(feeds[name])
-        sizes: dict[str, int] = {}
-        for group in self.groups:
-            if not group:
-                continue
-            for name, array in self.session.run(feeds, group).items():
-                self.kept[name].update(array)
-                sizes[name] = array.nbytes
-        self.groups = list(_grouped(sizes))
-
-
-def _grouped(sizes: Mapping[str, int]) -> Iterable[list[str]]:
-    """Names in groups of at most `_GROUP_BYTES`; a batch is run once for each, to hold no more at a time."""
-    group: list[str] = []
-    total = 0
-    for name, size in sizes.items():
-        if group and total + size > _GROUP_BYTES:
-            yield group
-            group, total = [], 0
-        group.append(name)
-        total += size
-    yield group
-
-
-def _begin(packed: Package, watches: list[Watch]) -> int:
-    number = next(_numbers)
-    _collectors[number] = _Collector(packed, watches)
-    return number
-
-
-def _add(number: int, feeds: dict[str, Array]) -> None:
-    _collectors[number].add(feeds)
-
-
-def _finish(number: int) -> dict[str, _Kept]:
-    return _collectors.pop(number).kept
-
-
-_collectors: dict[int, _Collector] = {}
-_numbers = itertools.count(1)

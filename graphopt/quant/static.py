@@ -84,7 +84,14 @@ def quantize_graph(
         return Quantized((), _declined(placement), 0, None, bits, remarks)
     names = [v.name for v in placement.calibrated]
     batches = _invented(model, seed) if data is None else data
-    calibration = calibrate(model, names, batches, synthetic=data is None, progress=_teller(progress, "calibration"))
+    calibration = calibrate(
+        model,
+        names,
+        batches,
+        synthetic=data is None,
+        budget=options.calib_mem,
+        progress=_teller(progress, "calibration"),
+    )
     statistics = calibration.statistics
     method, percentile = options.method, options.percentile
     ranges = {v: range_of(statistics[v.name], method, percentile) for v in placement.calibrated}

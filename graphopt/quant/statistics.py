@@ -1,12 +1,19 @@
 """Statistics of a tensor, gathered batch by batch: extremes, moments, and a histogram that adapts its range.
 
 The bins are 2^e wide and lie on multiples of their width. When a value falls outside, pairs of bins are
-merged until all fit. So the histogram depends on the values and not on their order, no count is ever
-estimated, zero lies on an edge, and memory stays at 2048 counts however much data comes.
+merged until all fit. So the histogram depends on the values and not on their order, zero lies on an edge, and
+memory stays at 2048 counts however much data comes.
+
+Extremes and counts are exact. Moments are summed in float32 over 32768 elements at a time, then in float64: six
+digits. Counting is what costs, so of an array of more than 131072 elements at least 65536 are counted: it is cut into
+stretches of equal length, and one element of each stands for all of it. Where it stands within its stretch follows
+the golden ratio, which keeps no step with rows, channels or images. A quantile q of n counted elements is thereby
+uncertain by √(q(1−q)/n) in q: 0.01 % ± 0.004 % from one such array, ± 0.0004 % from a hundred.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -15,7 +22,10 @@ import numpy as np
 __all__ = ["BINS", "TensorStatistics"]
 
 BINS = 2048
-_CHUNK = 1 << 20  # elements that are converted to float64 at a time
+_CHUNK = 1 << 15  # elements that are summed or counted at a time: they stay in the nearest caches
+_SAMPLE = 1 << 16  # elements of one array that are counted at least, if it has as many
+_SAFE = (2.0**-50, 2.0**50)  # magnitudes whose squares float32 can sum
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _MANTISSA = 24  # bits of a float32: narrower bins tell nothing apart
 _SMALLEST = -149  # 2^-149 is the smallest float32
 
@@ -32,8 +42,8 @@ class TensorStatistics:
     """
 
     __slots__ = (
-        "base", "batches", "bins", "count", "exponent", "high_sum", "inf", "low_sum", "maximum", "minimum", "nan",
-        "squares", "total",
+        "_high", "_low", "base", "batches", "bins", "count", "exponent", "high_sum", "inf", "low_sum", "maximum",
+        "minimum", "nan", "squares", "total",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -47,21 +57,52 @@ class TensorStatistics:
         self.batches = 0
         self.low_sum = 0.0
         self.high_sum = 0.0
+        self._low, self._high = math.inf, -math.inf  # of the batch that is not closed yet
         self.exponent = 0
         self.base = 0
         self.bins: Array = np.zeros(BINS, np.int64)
 
     def update(self, array: Array) -> None:
         """Add the elements of a floating-point array of any shape: a batch; an empty one changes nothing."""
+        self.extend(array)
+        self.close_batch()
+
+    def extend(self, array: Array) -> None:
+        """Add a part of a batch; `close_batch` ends the batch."""
         flat = np.asarray(array).reshape(-1)
-        low, high = math.inf, -math.inf
-        for start in range(0, flat.size, _CHUNK):
-            part_low, part_high = self._add(flat[start : start + _CHUNK].astype(np.float64))
-            low, high = min(low, part_low), max(high, part_high)
-        if low <= high:
+        if flat.dtype not in (np.float32, np.float64):
+            flat = flat.astype(np.float32)
+        if not flat.size:
+            return
+        low, high = float(flat.min()), float(flat.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            self.nan += int(np.isnan(flat).sum())
+            self.inf += int(np.isinf(flat).sum())
+            flat = flat[np.isfinite(flat)]
+            if not flat.size:
+                return
+            low, high = float(flat.min()), float(flat.max())
+        self._low, self._high = min(low, self._low), max(high, self._high)
+        if low < self.minimum or high > self.maximum:
+            self._cover(min(low, self.minimum), max(high, self.maximum))
+            self.minimum, self.maximum = min(low, self.minimum), max(high, self.maximum)
+        self.count += flat.size
+        self._sum(flat, max(abs(low), abs(high)))
+        stretch = flat.size // _SAMPLE
+        if stretch < 2:
+            self._count(flat, 1)
+        else:
+            whole = flat.size // stretch
+            self._count(flat[_places(whole, stretch)], stretch)
+            self._count(flat[whole * stretch :], 1)
+
+    def close_batch(self) -> None:
+        """What was added since the last call is one batch."""
+        if self._low <= self._high:
             self.batches += 1
-            self.low_sum += low
-            self.high_sum += high
+            self.low_sum += self._low
+            self.high_sum += self._high
+        self._low, self._high = math.inf, -math.inf
 
     @property
     def mean_minimum(self) -> float:
@@ -104,23 +145,23 @@ class TensorStatistics:
         value = math.ldexp(self.base + index + part, self.exponent)
         return min(max(value, self.minimum), self.maximum)
 
-    def _add(self, values: Array) -> tuple[float, float]:
-        low, high = float(values.min()), float(values.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            self.nan += int(np.isnan(values).sum())
-            self.inf += int(np.isinf(values).sum())
-            values = values[np.isfinite(values)]
-            if not values.size:
-                return math.inf, -math.inf
-            low, high = float(values.min()), float(values.max())
-        self._cover(min(low, self.minimum), max(high, self.maximum))
-        self.minimum, self.maximum = min(low, self.minimum), max(high, self.maximum)
-        self.count += values.size
-        self.total += float(values.sum())
-        self.squares += float(np.dot(values, values))
-        index = np.floor(np.ldexp(values, -self.exponent)).astype(np.int64) - self.base
-        self.bins += np.bincount(index, minlength=BINS)
-        return low, high
+    def _sum(self, flat: Array, peak: float) -> None:
+        if not _SAFE[0] < peak < _SAFE[1]:
+            flat = flat.astype(np.float64)
+        for start in range(0, flat.size, _CHUNK):
+            part = flat[start : start + _CHUNK]
+            self.total += float(part.sum())
+            self.squares += float(np.dot(part, part))
+
+    def _count(self, flat: Array, weight: int) -> None:
+        """Count each element `weight` times."""
+        unit = math.ldexp(1.0, -self.exponent) if self.exponent > -126 else 0.0
+        for start in range(0, flat.size, _CHUNK):
+            part = flat[start : start + _CHUNK]
+            scaled = part * part.dtype.type(unit) if unit else np.ldexp(part.astype(np.float64), -self.exponent)
+            np.floor(scaled, out=scaled)
+            scaled -= self.base
+            self.bins += weight * np.bincount(scaled.astype(np.intp), minlength=BINS)
 
     def _cover(self, low: float, high: float) -> None:
         """Widen the bins until they reach from `low` to `high`."""
@@ -133,6 +174,13 @@ class TensorStatistics:
             np.add.at(bins, moved, self.bins[used])
             self.bins = bins
         self.exponent, self.base = exponent, base
+
+
+@functools.lru_cache(16)
+def _places(count: int, stretch: int) -> Array:
+    """The index of one element in each of `count` stretches."""
+    number = np.arange(count)
+    return np.asarray(number * stretch + (number * _GOLDEN % 1.0 * stretch).astype(np.intp), np.intp)
 
 
 def _exponent(low: float, high: float) -> int:

@@ -16,7 +16,6 @@ from graphopt.ir.edit import Editor
 from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
 from graphopt.quant import QuantOptions, quantize_graph
-from graphopt.quant import calibrate as module
 from graphopt.quant.calibrate import Watch, calibrate
 from graphopt.targets.target import load_target
 
@@ -88,11 +87,6 @@ def test_a_batch_that_does_not_fit_is_told_in_the_runtimes_words() -> None:
     with pytest.raises(DataError, match="the model cannot be run for calibration: Got invalid dimensions for input: x"):
         calibrate(model(), ["a"], [{"x": np.zeros((3, 5), np.float32), "z": np.zeros((3, 2), np.float32)}])
     assert calibrate(model(), ["a"], batches(1.0)).batches == 1
-
-
-def test_groups_hold_to_the_byte_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_GROUP_BYTES", 100)
-    assert list(module._grouped({"a": 60, "b": 60, "c": 30, "d": 500, "e": 1})) == [["a"], ["b", "c"], ["d"], ["e"]]
 
 
 def quantized(data: object, **options: object) -> tuple[Model, object]:
