@@ -14,10 +14,11 @@ from graphopt import Accuracy, Context, Pass, Quantized, QuantOptions, QuantSele
 class Quant(Pass):
     """Static int8: weights and activations become integers where the target has kernels for them.
 
-    `method`: ranges of activations from their extremes (`minmax`) or from the middle `percentile` % of their
-    elements. `per_channel`: a scale for each output channel of a weight. `reduce_range`: 7-bit weights;
-    `auto` where the processor needs them. `ops`: only these operators (`Conv|MatMul`); `skip`: not the nodes
-    whose names match one of these patterns (`/head/*|*lm_head*`). `ends`: the first and the last layer, too.
+    `method`: ranges of activations from their extremes (`minmax`), the mean of the batches' extremes (`average`), the
+    middle `percentile` % of their elements, the least loss of information (`entropy`), the least squared error (`mse`),
+    or what `auto` finds best for each. `per_channel`: a scale for each output channel of a weight. `reduce_range`:
+    7-bit weights; `auto` where the processor needs them. `ops`: only these operators (`Conv|MatMul`); `skip`: not
+    the nodes whose names match one of these patterns (`/head/*|*lm_head*`). `ends`: the first and the last layer, too.
     `calib-mem`: activations that calibration holds at a time, such as `512MiB` or `2GB`.
     """
 
@@ -32,7 +33,7 @@ class Quant(Pass):
         "quant.bias": "A bias is stored as integers, in units of the scales of input and weight.",
     }
 
-    method: Literal["minmax", "percentile"] = "minmax"
+    method: Literal["auto", "minmax", "average", "percentile", "entropy", "mse"] = "minmax"
     percentile: float = 99.99
     per_channel: bool = True
     reduce_range: Literal["auto", "true", "false"] = "auto"

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import UsageError, nearest
+from graphopt.quant.clipping import least_error
+from graphopt.quant.entropy import entropy_limit
+from graphopt.quant.expected import density
 from graphopt.quant.statistics import TensorStatistics
 from graphopt.quant.types import QuantParams, qtype
 
@@ -28,7 +31,8 @@ __all__ = [
     "weight_scale",
 ]
 
-METHODS = ("minmax", "percentile")
+METHODS = ("auto", "minmax", "average", "percentile", "entropy", "mse")
+_CLIP_WEIGHT = 4.0
 BIAS_LIMIT = 2**30  # the accumulator is 32 bits wide, and half of it belongs to the products
 _MIN_SCALE = 2.0**-60  # so that a product of two scales is still a normal float32
 _MAX_SCALE = 2.0**120  # so that 255 times a scale is still finite
@@ -52,18 +56,38 @@ def check_method(method: str, percentile: float) -> None:
         raise UsageError(f"percentile is {percentile:g}", hint="give a value above 50 and up to 100, such as 99.99")
 
 
-def range_of(statistics: TensorStatistics, method: str = "minmax", percentile: float = 99.99) -> Range:
-    """The range of an activation by `method`: its extremes, or the middle `percentile` % of its elements.
+def range_of(
+    statistics: TensorStatistics,
+    method: str = "minmax",
+    percentile: float = 99.99,
+    *,
+    dtype: str = "uint8",
+    symmetric: bool = False,
+) -> Range:
+    """The range of an activation that will be stored as `dtype`, by `method`:
 
-    Raises what `check_method` raises.
+    `minmax`: its extremes. `average`: the mean of the batches' extremes. `percentile`: the middle `percentile` % of its
+    elements. `entropy`: where the integers' distribution is nearest to the data's. `mse`: the least squared error.
+    `auto`: as `best_range` decides. A tensor without finite elements has the range zero. Raises what `check_method`
+    raises.
     """
     check_method(method, percentile)
-    if not statistics.count:
+    s = statistics
+    if not s.count:
         return Range(0.0, 0.0)
-    if method == "minmax":
-        return Range(statistics.minimum, statistics.maximum)
-    tail = (100.0 - percentile) / 200.0
-    return Range(statistics.quantile(tail), statistics.quantile(1.0 - tail))
+    if method == "minmax" or s.minimum == s.maximum:
+        return Range(s.minimum, s.maximum)
+    if method == "average":
+        return Range(s.mean_minimum, s.mean_maximum)
+    if method == "percentile":
+        tail = (100.0 - percentile) / 200.0
+        return Range(s.quantile(tail), s.quantile(1.0 - tail))
+    d = density(s)
+    if method == "entropy":
+        limit = entropy_limit(d, qtype(dtype), symmetric=symmetric)
+        return Range(max(s.minimum, -limit), min(s.maximum, limit))
+    weight = 1.0 if method == "mse" else _CLIP_WEIGHT
+    return Range(*least_error(d, qtype(dtype), symmetric=symmetric, clip_weight=weight))
 
 
 def activation_params(

@@ -15,7 +15,8 @@ from graphopt.quant.insert import Decliner, Placed, insert
 from graphopt.quant.lift import lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
-from graphopt.quant.ranges import range_of
+from graphopt.quant.ranges import Range, range_of
+from graphopt.quant.types import qtype
 from graphopt.runtime.executor import ExecutorError
 from graphopt.targets.cpu import multiplies_bytes_exactly
 from graphopt.verify.feeds import synthesize
@@ -24,7 +25,9 @@ from graphopt.verify.validate import made_up_feeds
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
     from graphopt.ir.model import Model
-    from graphopt.ir.value import Node
+    from graphopt.ir.value import Node, Value
+    from graphopt.quant.place import Pair
+    from graphopt.quant.statistics import TensorStatistics
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
@@ -93,8 +96,7 @@ def quantize_graph(
         progress=_teller(progress, "calibration"),
     )
     statistics = calibration.statistics
-    method, percentile = options.method, options.percentile
-    ranges = {v: range_of(statistics[v.name], method, percentile) for v in placement.calibrated}
+    ranges = _ranges(placement, statistics, options)
     declined = _declined(placement)
     placed = insert(placement, ranges, edit, bits=bits, progress=_teller(progress, "quantization"), decline=decline)
     model.metadata.pop(SYNTHETIC_KEY, None)
@@ -102,6 +104,24 @@ def quantize_graph(
         model.metadata[SYNTHETIC_KEY] = "synthetic"
     done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
     return Quantized(placed, declined, done, calibration, bits, remarks)
+
+
+def _ranges(placement: Plan, statistics: Mapping[str, TensorStatistics], options: QuantOptions) -> dict[Value, Range]:
+    """The range of each calibrated value; for the widest type, where it is stored in several."""
+    pairs: dict[Value, Pair] = {}
+    for pair in sorted(placement.pairs, key=lambda p: qtype(p.dtype).bits):
+        pairs[pair.like] = pair
+    symmetric = placement.table.symmetric
+    return {
+        v: range_of(
+            statistics[v.name],
+            options.method,
+            options.percentile,
+            dtype=pair.dtype,
+            symmetric=symmetric or pair.dtype == "int8",
+        )
+        for v, pair in pairs.items()
+    }
 
 
 def _teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:

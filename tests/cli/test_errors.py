@@ -21,12 +21,18 @@ def test_unknown_verb_names_the_nearest(cli):
     assert cli("rnu") == (
         2,
         "",
-        error("there is no verb 'rnu'\n  did you mean 'run'? Known: bisect, diff, explain, inspect, passes, rules, run, targets"),
+        error(
+            "there is no verb 'rnu'\n  did you mean 'run'? Known: bisect, diff, explain, inspect, passes, rules, run, targets"
+        ),
     )
 
 
 def test_unknown_verb_of_rules(cli):
-    assert cli("rules", "lst") == (2, "", error("there is no verb 'lst'\n  did you mean 'list'? Known: check, list, new, show, test"))
+    assert cli("rules", "lst") == (
+        2,
+        "",
+        error("there is no verb 'lst'\n  did you mean 'list'? Known: check, list, new, show, test"),
+    )
 
 
 def test_unknown_option_names_the_nearest(cli):
@@ -93,7 +99,11 @@ def test_no_model(cli, tmp_path):
     [
         ("fues", f"there is no pass 'fues'\n  did you mean 'fuse'? Known: {KNOWN_PASSES}"),
         ("quant{metod=minmax}", "the pass 'quant' has no option 'metod'\n  did you mean 'method'?"),
-        ("quant{method=minmx}", "quant.method cannot be 'minmx'\n  did you mean 'minmax'? Known: minmax, percentile"),
+        (
+            "quant{method=minmx}",
+            "quant.method cannot be 'minmx'\n  did you mean 'minmax'? "
+            "Known: auto, average, entropy, minmax, mse, percentile",
+        ),
         ("fuse{", "cannot read the passes 'fuse{' at '{'"),
     ],
 )

@@ -118,8 +118,8 @@ def test_seven_bits_on_request() -> None:
 
 
 def test_wrong_options_are_told_before_anything_runs() -> None:
-    with pytest.raises(UsageError, match="unknown calibration method 'entropy'"):
-        quantized(batches(1.0), method="entropy")
+    with pytest.raises(UsageError, match="unknown calibration method 'entropie'"):
+        quantized(batches(1.0), method="entropie")
     m = model()
     with pytest.raises(TargetError, match="int8 placement is not described for this target"):
         quantize_graph(m, Editor(m), load_target("openvino"), QuantOptions(), None)

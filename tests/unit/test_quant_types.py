@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -44,13 +45,14 @@ def params(name: str, axis: int | None, block: int) -> QuantParams:
     shape = () if axis is None else (3, 3) if block else (10,)
     scale = rng.choice(np.array([0.25, 0.5, 1.0, 0.37], np.float32), shape)
     kind = qtype(name)
-    zero = np.zeros(shape) if kind.is_float else rng.integers(max(kind.low, -100), min(kind.high, 100) + 1, shape)
+    low, high = int(max(kind.low, -100)), int(min(kind.high, 100))
+    zero = np.zeros(shape) if kind.is_float else rng.integers(low, high + 1, shape)
     return QuantParams(np.asarray(scale, np.float32), np.asarray(zero).astype(kind.dtype))
 
 
 def graph(name: str, p: QuantParams, axis: int | None, block: int, *, opset: int = 21) -> onnx.ModelProto:
     """x → QuantizeLinear → q → DequantizeLinear → y."""
-    attrs = {} if axis is None else {"axis": axis, **({"block_size": block} if block else {})}
+    attrs: dict[str, Any] = {} if axis is None else {"axis": axis, **({"block_size": block} if block else {})}
     zero = helper.make_tensor("z", ENUM[name], p.zero_point.shape, p.zero_point.astype(np.float32).reshape(-1).tolist())
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], **attrs),
@@ -76,7 +78,7 @@ def test_as_the_reference_evaluator(name: str, axis: int | None, block: int) -> 
     x[np.abs(x) > 1e6] = 1e6  # beyond, the reference's own cast to int32 overflows
     proto = graph(name, p, axis, block)
     proto.graph.output.append(helper.make_tensor_value_info("q", ENUM[name], [3, 10]))
-    expected, stored = ReferenceEvaluator(proto).run(None, {"x": x})
+    expected, stored = map(np.asarray, ReferenceEvaluator(proto).run(None, {"x": x}))
     mine = quantize(x, p, axis, block)
     assert mine.dtype == qtype(name).dtype and np.array_equal(mine.astype(np.float64), stored.astype(np.float64))
     back = dequantize(mine, p, axis, block)
@@ -96,7 +98,7 @@ def test_as_onnxruntime(name: str, axis: int | None, block: int) -> None:
 
 def test_int32_is_dequantized_as_the_reference_does() -> None:
     stored = np.array([0, 5, -7, 2**31 - 1, -(2**31), 16_777_217], np.int32)
-    p = QuantParams(np.float32(0.1).reshape(()), np.array(0, np.int32))
+    p = QuantParams(np.array(0.1, np.float32), np.array(0, np.int32))
     nodes = [helper.make_node("DequantizeLinear", ["q", "s"], ["y"])]
     ins = [helper.make_tensor_value_info("q", TensorProto.INT32, [6])]
     outs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [6])]

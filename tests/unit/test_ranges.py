@@ -90,7 +90,7 @@ def test_unknown_method_names_the_nearest() -> None:
     with pytest.raises(UsageError) as e:
         ranges.range_of(stats([1.0]), "percentle")
     assert str(e.value) == (
-        "unknown calibration method 'percentle'\n  did you mean 'percentile'? Known: minmax, percentile"
+        "unknown calibration method 'percentle'\n  did you mean 'percentile'? Known: auto, average, entropy, minmax, mse, percentile"
     )
 
 
