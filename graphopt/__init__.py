@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graphopt.check.report import CheckReport
     from graphopt.culprit import Culprit
     from graphopt.emit.emitter import EmitOptions, Emitted, Emitter
+    from graphopt.engine.goals import Goals
     from graphopt.engine.passes import Context, Pass, Preset, RulePass
     from graphopt.engine.tools import Tool, ToolError
     from graphopt.errors import (
@@ -46,9 +47,11 @@ if TYPE_CHECKING:
     from graphopt.ir.edit import Change, Decline, Editor, Rewrite
     from graphopt.ir.model import Model
     from graphopt.ir.value import DType, Graph, Node, Value
+    from graphopt.quant.goals import quantize_to_goals
     from graphopt.quant.options import QuantOptions
     from graphopt.quant.place import QuantSelection
     from graphopt.quant.static import Quantized, quantize_graph
+    from graphopt.quant.verdict import Verdict
     from graphopt.report.report import Report
     from graphopt.rules.expr import ANY, Attr, Const, Tensor
     from graphopt.rules.language import Domain, approx, many, op, product, require, scaled, total
@@ -62,6 +65,7 @@ _HOMES = {
     "graphopt.check.report": "CheckReport",
     "graphopt.culprit": "Culprit",
     "graphopt.emit.emitter": "EmitOptions Emitted Emitter",
+    "graphopt.engine.goals": "Goals",
     "graphopt.engine.passes": "Context Pass Preset RulePass",
     "graphopt.engine.tools": "Tool ToolError",
     "graphopt.errors": (
@@ -77,10 +81,12 @@ _HOMES = {
     "graphopt.ir.edit": "Change Decline Editor Rewrite",
     "graphopt.ir.model": "Model",
     "graphopt.ir.value": "DType Graph Node Value",
+    "graphopt.quant.goals": "quantize_to_goals",
     "graphopt.quant.place": "QuantSelection",
     "graphopt.quant.options": "QuantOptions",
     "graphopt.quant.memory": "parse_bytes",
     "graphopt.quant.static": "Quantized quantize_graph",
+    "graphopt.quant.verdict": "Verdict",
     "graphopt.report.report": "Report",
     "graphopt.rules.expr": "ANY Attr Const Tensor",
     "graphopt.rules.language": "Domain approx many op product require scaled total",
@@ -112,6 +118,7 @@ __all__ = [
     "Emitted",
     "Emitter",
     "GateError",
+    "Goals",
     "Graph",
     "GraphoptError",
     "HalfOptions",
@@ -138,6 +145,7 @@ __all__ = [
     "ToolError",
     "UsageError",
     "Value",
+    "Verdict",
     "VerificationError",
     "approx",
     "bisect",
@@ -153,6 +161,7 @@ __all__ = [
     "parse_bytes",
     "product",
     "quantize_graph",
+    "quantize_to_goals",
     "require",
     "rule",
     "rules_in",

@@ -13,6 +13,7 @@ import numpy as np
 from graphopt.compile import Job
 from graphopt.emit.emitter import EmitOptions, Emitted, emitter_for
 from graphopt.engine.assemble import Asked, Ruleful
+from graphopt.engine.goals import Goals
 from graphopt.engine.journal import Journal
 from graphopt.engine.passes import Progress, silent
 from graphopt.engine.selection import Selection
@@ -109,6 +110,8 @@ def optimize(
     data: str | os.PathLike[str] | Iterable[dict[str, np.ndarray]] | None = None,
     evaluate: Callable[[Runner], float] | None = None,
     max_drop: float | None = None,
+    force: bool = False,
+    min_speedup: float | None = None,
     verify: bool | Mode = True,
     accuracy: str | None = None,
     bench: bool = False,
@@ -141,14 +144,17 @@ def optimize(
     `target`: where the model will run. `data`: samples for calibration and verification: a file, a folder or an
     iterable of dicts from input name to array. `evaluate(run)` returns a metric, higher being better, computed by
     calling `run(feeds)`; it is applied to the original and the result, and `max_drop` is the most by which the
-    metric may fall, in percent of the original's. `verify` compares the result with the original in a second process;
+    metric may fall, in percent of the original's. `force`: keep the quantized model even if it turns out not to be
+    faster than the float one, which is kept otherwise. `min_speedup`: how many times as fast quantization has to make
+    the model, at least. `verify` compares the result with the original in a second process;
     `"pass"` does so after each pass, too, and `"local"` also compares what each rewrite replaced with what it made.
     `accuracy`: the loosest class of rewrite allowed (`exact`, `close`, `fast`); by default that of the preset.
     `bench` measures the latency of both. `stats`: measure the time of each rule for the report. `stop_after`: apply
     rewrites up to this ordinal only.
 
     Raises `UsageError`, `DataError`, `ModelError`, `RuleError` if a rule raises, `VerificationError` if the result
-    does not compute the same, `GateError` if the metric falls by more than `max_drop`, `TargetError`.
+    does not compute the same, `GateError` if the metric falls by more than `max_drop` or the
+    speedup is less than `min_speedup`, `TargetError`.
     """
     selection = Selection(
         _patterns("select", select), _patterns("ignore", ignore), _patterns("protect", protect), keep_going
@@ -172,15 +178,17 @@ def optimize(
             sizes=size_request(shapes, dims),
             trust_sizes=not mode,
             form=Form(before, after, dict(connect or {}), _interface(inputs, outputs, rename, freeze)),
+            goals=Goals(evaluate, max_drop, force=force, min_speedup=min_speedup),
             progress=progress,
         )
         job.compile(verify=mode, keep_original=evaluate is not None or bench, timed=stats)
     if mode:
         job.check()
     if evaluate is not None:
-        job.evaluate(evaluate, max_drop)
+        job.evaluate()
     if bench:
         job.bench()
+    job.gate()
     return Result(job.report, job.journal, job.model, wanted, model, job.target)
 
 

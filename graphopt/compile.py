@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.engine.assemble import Asked, Ruleful, accuracy_of, assemble
+from graphopt.engine.goals import Goals
 from graphopt.engine.journal import Journal
 from graphopt.engine.names import check_names, remarks
 from graphopt.engine.passes import Pass, Progress, silent
@@ -68,9 +69,12 @@ class Job:
         sizes: SizeRequest | None = None,
         trust_sizes: bool = False,
         form: Form | None = None,
+        goals: Goals | None = None,
         progress: Progress = silent,
     ) -> None:
         self._progress = progress
+        self._goals = goals or Goals(timed=False)
+        self._goals.check()
         self.target = target if isinstance(target, Target) else load_target(target)
         passes = adapted(passes)
         self.accuracy = accuracy_of(passes, accuracy)
@@ -174,6 +178,7 @@ class Job:
             progress=self._progress,
             shared=shared,
             selection=self.selection,
+            goals=self._goals,
             **hooks,
         )
 
@@ -274,15 +279,13 @@ class Job:
         except (DataError, ExecutorError) as error:
             self.no_feeds = error.what
 
-    def evaluate(self, metric: Callable[[Any], float], max_drop: float | None) -> None:
-        """Apply the metric to the original and the result.
-
-        Raises `GateError` if it falls by more than `max_drop` percent.
-        """
+    def evaluate(self) -> None:
+        """Apply the metric to the original and the result."""
         from graphopt.runtime.package import package
         from graphopt.runtime.run import open_session
 
-        assert self.original is not None
+        metric = self._goals.metric
+        assert self.original is not None and metric is not None
         with self._phase("evaluate"):
             self._progress("evaluate", 0, None)
             values = []
@@ -290,8 +293,13 @@ class Job:
                 with open_session(candidate, optimized=True, repeated=True) as session:
                     values.append(float(metric(session.run)))
         self.report.metric_before, self.report.metric_after = values
-        missed = self.report.missed_gate(max_drop)
+
+    def gate(self) -> None:
+        """Raises `GateError`, which carries the report, if the result misses a goal that was asked for."""
+        goals = self._goals
+        missed = self.report.missed_gate(goals.max_drop) or self.report.missed_speedup(goals.min_speedup)
         if missed is not None:
+            missed.report = self.report
             raise missed
 
     def bench(self) -> None:
@@ -306,8 +314,7 @@ class Job:
         with self._phase("bench"):
             self._progress("bench", 0, None)
             times = latency([self.original, package(self.model.ir)], self.feeds[0], _BENCH_SECONDS)
-        before, after = (Latency(1e3 * t.median, 1e3 * t.low, 1e3 * t.high, t.runs) for t in times)
-        self.report.latency_before, self.report.latency_after = before, after
+        self.report.latency_before, self.report.latency_after = map(Latency.of, times)
 
     def _load_data(self) -> None:
         if self._data_spec is None or self._data is not None:
@@ -328,7 +335,9 @@ class Job:
         report.notes.extend(remarks(self.selection, self.passes, self.assembly.packs, self.accuracy))
         report.notes.extend(self.journal.notes)
         report.stopped_after = self._stop_after if self.journal.stopped else None
-        report.calibration = shared.get("calibration")
+        if self._is_float_again(shared.get("verdict")):
+            self._lossless = None
+        report.calibration, report.verdict = shared.get("calibration"), shared.get("verdict")
         if report.calibration is not None and self.target.compiled_by == "onnxruntime":
             self._read_kernels()
         passes = {p.name: p for p in self.passes}
@@ -349,6 +358,11 @@ class Job:
                     routine=_routine(passes[record.name]),
                 )
             )
+
+    def _is_float_again(self, verdict: Any) -> bool:
+        """Whether the only lossy pass put back the model that it was given, so that the result is held to more."""
+        lossy = sum(item.accuracy is Accuracy.APPROX for item in self.passes)
+        return verdict is not None and verdict.kept == "float" and lossy == 1
 
     def _read_kernels(self) -> None:
         """Which heavy operators run on integers, read off the graph that the runtime compiles."""

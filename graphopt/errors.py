@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "DataError",
@@ -84,9 +84,13 @@ class VerificationError(GraphoptError):
 
 
 class GateError(GraphoptError):
-    """The result is right, but misses a goal that was asked for."""
+    """The result is right, but misses a goal that was asked for.
+
+    `report`: what `optimize` would have returned with the result, None if it was raised elsewhere.
+    """
 
     exit_code = 5
+    report: Any = None
 
 
 class TargetError(GraphoptError):

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from graphopt import Accuracy, Context, Pass, Quantized, QuantOptions, QuantSelection, parse_bytes, quantize_graph
+from graphopt import (
+    Accuracy,
+    Context,
+    Pass,
+    Quantized,
+    QuantOptions,
+    QuantSelection,
+    Verdict,
+    parse_bytes,
+    quantize_to_goals,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Quant(Pass):
         "quant.activation": "What an operator reads is rounded to integers, and back.",
         "quant.weight": "A weight is stored as integers, with a scale for each output channel.",
         "quant.bias": "A bias is stored as integers, in units of the scales of input and weight.",
+        "quant.taken_back": "Integers turned out not to be faster, so the float model stands here again.",
     }
 
     method: Literal["auto", "minmax", "average", "percentile", "entropy", "mse"] = "minmax"
@@ -51,21 +62,28 @@ class Quant(Pass):
             calib_mem=parse_bytes(self.calib_mem),
             selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends),
         )
-        done = quantize_graph(
+        done = quantize_to_goals(
             ctx.model,
             ctx.edit,
             ctx.target,
             options,
             ctx.data,
+            ctx.goals,
             seed=ctx.seed,
             progress=ctx.progress,
             decline=ctx.decline,
         )
-        if done.calibration is not None:
+        if done.verdict is not None:
+            ctx.shared["verdict"] = done.verdict
+        if done.calibration is not None and not _is_float(done.verdict):
             ctx.shared["calibration"] = "synthetic" if done.synthetic else "data"
         for _, op, reason in done.declined:
             ctx.decline(f"quant.{op}", None, reason)
         _note(ctx, done)
+
+
+def _is_float(verdict: Verdict | None) -> bool:
+    return verdict is not None and verdict.kept == "float"
 
 
 def _note(ctx: Context, done: Quantized) -> None:
@@ -75,7 +93,8 @@ def _note(ctx: Context, done: Quantized) -> None:
     if done.calibration is not None:
         for warning in done.calibration.warnings:
             ctx.note(warning)
-        ctx.note(f"{done.operators} operators quantized, from {done.calibration.batches} batches")
+        again = "; then the float model was put back" if _is_float(done.verdict) else ""
+        ctx.note(f"{done.operators} operators quantized, from {done.calibration.batches} batches{again}")
     if done.weight_bits < 8 and done.operators:
         ctx.note("weights have 7 bits, because this processor would saturate with 8")
     for reason, count in Counter(reason for _, _, reason in done.declined).most_common(5):

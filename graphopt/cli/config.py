@@ -19,6 +19,7 @@ from graphopt.errors import UsageError, nearest
 @dataclass(frozen=True)
 class Settings:
     """What a run was asked to do. `max_drop`: percent of the original's metric; None: no such gate.
+    `force`, `min_speedup`: as `optimize` takes them.
 
     `passes` is empty, `output` None where nothing was said: the preset and the input decide.
     """
@@ -46,6 +47,8 @@ class Settings:
     data: Path | None = None
     eval: str | None = None
     max_drop: float | None = None
+    force: bool = False
+    min_speedup: float | None = None
     verify: bool | Literal["end", "pass", "local"] = True
     bench: bool = False
     stop_after: int | None = None
@@ -85,6 +88,11 @@ class Settings:
         """Which rewrites are made, as `graphopt.optimize` takes it."""
         names = ("rules", "select", "ignore", "protect", "keep_going")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def goals(self) -> dict[str, Any]:
+        """What the result has to reach, as `graphopt.optimize` takes it."""
+        return {name: getattr(self, name) for name in ("max_drop", "force", "min_speedup")}
 
 
 class _BadValueError(ValueError):
@@ -249,6 +257,17 @@ def _percent(value: Any) -> float:
     return number
 
 
+def _factor(value: Any) -> float:
+    """`1.5` or `1.5x`."""
+    try:
+        number = float(value.strip().removesuffix("x")) if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not 0 < number < math.inf:
+        raise _BadValueError("it takes a factor, such as 1.5")
+    return number
+
+
 def _capabilities(value: Any) -> tuple[int, ...]:
     items = value.replace(",", " ").split() if isinstance(value, str) else value
     if isinstance(items, int) and not isinstance(items, bool):
@@ -285,6 +304,8 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "data": _path,
     "eval": _text,
     "max-drop": _percent,
+    "force": _flag,
+    "min-speedup": _factor,
     "verify": _mode,
     "bench": _flag,
     "stop-after": _whole(0),

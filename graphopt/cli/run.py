@@ -27,7 +27,7 @@ from graphopt.cli.flags import (
     Shape,
     Strip,
 )
-from graphopt.errors import UsageError, nearest_file
+from graphopt.errors import GateError, UsageError, nearest_file
 
 if TYPE_CHECKING:
     from graphopt.report.report import Report
@@ -114,6 +114,16 @@ def run(
             "share of the original's.",
         ),
     ] = None,
+    force: Annotated[
+        bool | None, typer.Option("--force", help="Keep what quant made even if it is not faster than the float model.")
+    ] = None,
+    min_speedup: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACTOR",
+            help="Write nothing, and exit with 5, if quant does not make the model this many times as fast.",
+        ),
+    ] = None,
     verify: Annotated[
         str | None,
         typer.Option(
@@ -191,7 +201,8 @@ def run(
         "freeze": freeze,
         "before": before, "after": after, "connect": connect or None, "opset": opset, "strip": strip,
         "level": level, "target": target, "output": output,
-        "data": data, "eval": evaluate, "max-drop": max_drop, "verify": False if no_verify else verify,
+        "data": data, "eval": evaluate, "max-drop": max_drop,
+        "force": force, "min-speedup": min_speedup, "verify": False if no_verify else verify,
         "bench": bench, "stop-after": stop_after, "seed": seed, "external-data": external_data, "sm": sm,
         "profile": profile or None, "allow-links": allow_links, "json": json, "stats": stats,
     }  # fmt: skip
@@ -205,7 +216,12 @@ def run(
 
         show_plan(path, settings)
     else:
-        _run(path, settings, began, verbose=verbose, quiet=quiet)
+        try:
+            _run(path, settings, began, verbose=verbose, quiet=quiet)
+        except GateError as missed:
+            if missed.report is not None:
+                _present(missed.report, settings, began, quiet=quiet)
+            raise
 
 
 def positional(given: list[str], passes: list[str], rules: list[str]) -> tuple[Path, list[str]]:
@@ -308,6 +324,7 @@ def _run(path: Path, settings: Settings, began: float, *, verbose: bool, quiet: 
             target=settings.target,
             data=settings.data,
             evaluate=metric,
+            **settings.goals,
             verify=settings.verify,
             accuracy=accuracy,
             bench=settings.bench,
@@ -317,27 +334,23 @@ def _run(path: Path, settings: Settings, began: float, *, verbose: bool, quiet: 
             allow_links=settings.allow_links,
             progress=show,
         )
-        missed = result.report.missed_gate(settings.max_drop)
-        if missed is None:
-            show("save", 0, None)
-            start = time.perf_counter()
-            emitted = result.save(output_path(path, settings), **options)
-            result.report.seconds["save"] = time.perf_counter() - start
-    seconds = result.report.seconds
-    seconds["start"] = max(0.0, time.perf_counter() - began - sum(seconds.values()))
-    _present(result.report, settings, quiet=quiet)
-    if missed is not None:
-        raise missed
+        show("save", 0, None)
+        start = time.perf_counter()
+        emitted = result.save(output_path(path, settings), **options)
+        result.report.seconds["save"] = time.perf_counter() - start
+    _present(result.report, settings, began, quiet=quiet)
     if verbose:
         for file in emitted.files:
             log(f"wrote {file}")
 
 
-def _present(report: Report, settings: Settings, *, quiet: bool) -> None:
+def _present(report: Report, settings: Settings, began: float, *, quiet: bool) -> None:
     """The table on stdout, the JSON where it was asked for; on stdout the JSON stands alone."""
     from graphopt.cli.terminal import show
     from graphopt.report.table import render
 
+    seconds = report.seconds
+    seconds["start"] = max(0.0, time.perf_counter() - began - sum(seconds.values()))
     if not quiet:
         show(render(report, stats=settings.stats), to_stderr=settings.json == "-")
     if settings.json is not None:

@@ -13,6 +13,7 @@ import onnx_ir as oir
 
 from graphopt.engine.constants import compute
 from graphopt.engine.driver import Driver
+from graphopt.engine.goals import Goals
 from graphopt.engine.journal import PassRecord
 from graphopt.engine.selection import Selection
 from graphopt.engine.tools import Tool, ToolError
@@ -39,7 +40,7 @@ class Context:
     dict of input name to array; None where the caller gave none. `record` takes notes and declines.
     `changes` are the commits of the run so far, `swept` how many of them each set of rules has seen. `selection`: what
     the user wants to have or to leave out, `off`: rules that raised in this run. `kept`: nodes that this pass leaves as
-    they are, each with the reason; see `keep`.
+    they are, each with the reason; see `keep`. `goals`: the user's metric and limits, for what costs accuracy.
     """
 
     model: Model
@@ -56,6 +57,7 @@ class Context:
     selection: Selection = field(default_factory=Selection)
     off: set[str] = field(default_factory=set)
     kept: dict[oir.Node, str] = field(default_factory=dict)
+    goals: Goals = field(default_factory=Goals)
 
     def apply(self, rules: Sequence[Rule[Any]], pack: str) -> int:
         """Run the driver with those of `rules` that accuracy and selection allow; the number of rewrites.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.engine.goals import Goals
 from graphopt.engine.journal import Journal
 from graphopt.engine.passes import Context, Pass, Progress, silent
 from graphopt.engine.selection import Selection
@@ -32,7 +33,7 @@ class Pipeline:
     `before_lossy` is called with the model before the first pass that changes values by design, `after_pass` with
     a pass that has changed the model and the ordinals of its first and last rewrite, `watch` with the editor before
     anything is changed. `selection`: which rewrites the user wants to have or to leave out. `timed`: measure the time
-    that each rule takes, which costs a little itself.
+    that each rule takes, which costs a little itself. `goals`: what a pass that costs accuracy has to heed.
     """
 
     passes: Sequence[Pass]
@@ -48,6 +49,7 @@ class Pipeline:
     watch: Callable[[Editor], None] | None = None
     selection: Selection = field(default_factory=Selection)
     timed: bool = False
+    goals: Goals = field(default_factory=Goals)
 
     def run(self, model: Model) -> Journal:
         """Apply the passes to `model`; the journal of what they did.
@@ -174,6 +176,7 @@ class Pipeline:
                 swept=self._swept,
                 selection=self.selection,
                 off=self._off,
+                goals=self.goals,
             )
             try:
                 item.run(context)

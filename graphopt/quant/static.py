@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graphopt.ir.value import Node, Value
     from graphopt.quant.place import Pair
     from graphopt.quant.statistics import TensorStatistics
+    from graphopt.quant.verdict import Verdict
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
@@ -43,7 +44,7 @@ Feeds = Mapping[str, "np.ndarray[Any, Any]"]
 @dataclass(frozen=True)
 class Quantized:
     """What was done: what was placed, what was declined (node, operator, reason), from which calibration,
-    with how many bits.
+    with how many bits. `verdict`: whether it paid, if that was asked.
     """
 
     placed: Sequence[Placed]
@@ -52,6 +53,7 @@ class Quantized:
     calibration: Calibration | None
     weight_bits: int
     notes: Sequence[str] = ()
+    verdict: Verdict | None = None
 
     @property
     def synthetic(self) -> bool:

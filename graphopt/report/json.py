@@ -15,6 +15,9 @@
     latency         {before, after: {median, low, high: milliseconds, runs}, measurable}, null without --bench
     calibration     null, "data" or "synthetic"
     coverage        null, or {integer, float, kernels {name: count}, left [{name, op}]}
+    verdict         null if nothing was quantized, or without a check of its speed, else {kept ("quantized", "float"),
+                    faster, forced, reason (null or why nothing was measured), shapes {input: [sizes]}, speedup: null or
+                    {ratio, low, high, before, after: {median, low, high: milliseconds, runs}}}
     seconds         wall time by phase
     notes           [text]
     versions        {package: version}
@@ -54,6 +57,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "latency": _latency(report.latency_before, report.latency_after),
         "calibration": report.calibration,
         "coverage": _coverage(report.coverage),
+        "verdict": _verdict(report.verdict),
         "seconds": report.seconds,
         "notes": report.notes,
         "versions": report.versions,
@@ -121,6 +125,17 @@ def _coverage(found: Any) -> dict[str, Any] | None:
         "kernels": dict(found.kernels),
         "left": [dataclasses.asdict(op) for op in found.left],
     }
+
+
+def _verdict(found: Any) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    fields = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
+    speed = found.speedup
+    if speed is not None:
+        times = {name: dataclasses.asdict(Latency.of(getattr(speed, name))) for name in ("before", "after")}
+        fields["speedup"] = {"ratio": speed.ratio, "low": speed.low, "high": speed.high, **times}
+    return fields
 
 
 def _plain(value: Any) -> Any:

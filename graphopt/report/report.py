@@ -59,6 +59,11 @@ class Latency:
     high: float
     runs: int
 
+    @classmethod
+    def of(cls, times: Any) -> Latency:
+        """From what the runtime measured, in seconds."""
+        return cls(1e3 * times.median, 1e3 * times.low, 1e3 * times.high, times.runs)
+
 
 @dataclass
 class Report:
@@ -67,6 +72,7 @@ class Report:
     `verification` is None if it was switched off. `metric_*`: what `evaluate` returned for the
     original and for the result. `calibration`: None, "data" or "synthetic". `coverage`: heavy
     operators that run in integers and in floats on the target, where that was read off its compiled graph.
+    `verdict`: whether quantization made it faster, None if nothing was quantized.
     """
 
     source: str
@@ -81,6 +87,7 @@ class Report:
     latency_after: Latency | None = None
     calibration: str | None = None
     coverage: Any = None
+    verdict: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     output: str | None = None
@@ -99,6 +106,16 @@ class Report:
             where=self.source,
             hint="nothing was written; allow a larger drop, give more calibration data, or leave out passes",
         )
+
+    def missed_speedup(self, least: float | None) -> GateError | None:
+        """The error if quantization did not make the model `least` times as fast; None if it did."""
+        if least is None:
+            return None
+        missed = "nothing was quantized" if self.verdict is None else self.verdict.misses(least)
+        if missed is None:
+            return None
+        hint = "nothing was written; ask for less, or leave quant out"
+        return GateError(missed, where=self.source, hint=hint)
 
     @property
     def rewrites(self) -> int:

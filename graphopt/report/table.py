@@ -21,6 +21,7 @@ from graphopt.report.report import Latency, PassSummary, Report
 
 if TYPE_CHECKING:
     from graphopt.quant.coverage import Coverage
+    from graphopt.quant.verdict import Verdict
     from graphopt.verify.validate import Verification
 
 _RULES_SHOWN = 3
@@ -197,6 +198,8 @@ def _facts(report: Report) -> Table:
         made.add_row("NOT VERIFIED", reason or "nobody checked that the result computes the same")
     else:
         made.add_row("verified", "\n".join(_verification(found)))
+    if report.verdict is not None:
+        made.add_row("verdict", Text("\n").join(_verdict(report.verdict)))
     quantized = list(_quantization(report))
     if quantized:
         made.add_row("quantized", Text("\n").join(quantized))
@@ -260,6 +263,27 @@ def _quantization(report: Report) -> Iterator[Text]:
         named = ", ".join(f"{op.name} ({op.op})" for op in coverage.left[:_LEFT_SHOWN])
         more = len(coverage.left) - _LEFT_SHOWN
         yield Text(f"in float: {named}" + (f" and {more} more" if more > 0 else ""))
+
+
+def _verdict(found: Verdict) -> Iterator[Text]:
+    """Which model was kept, and what both took."""
+    speed = found.speedup
+    if speed is None:
+        yield Text(f"not timed: {found.reason}")
+        return
+    kept = "the quantized model is faster"
+    if not found.faster:
+        kept = "NOT FASTER, but quantized all the same" if found.kept == "quantized" else "NOT FASTER: kept float"
+    yield Text(kept, style="" if found.faster else "bold yellow")
+    if not found.faster and not found.forced and found.kept == "quantized":
+        yield Text(f"the float model could not be put back: {found.reason}")
+    before, after = Latency.of(speed.before), Latency.of(speed.after)
+    line = f"{units.milliseconds(before.median)} in float, {units.milliseconds(after.median)} quantized: "
+    line += f"{units.three(speed.ratio)}× ({units.three(speed.low)} … {units.three(speed.high)})"
+    inputs = ", ".join(f"{name} {list(shape)}" for name, shape in (found.shapes or {}).items())
+    yield Text(f"{line}, {after.runs} runs each on one thread, with {inputs}")
+    if found.kept == "float":
+        yield Text("--force keeps the quantized one", style="dim")
 
 
 def _notes(report: Report) -> Iterator[str]:

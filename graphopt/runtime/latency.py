@@ -29,6 +29,12 @@ class Latency:
     high: float
     runs: int
 
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Latency:
+        """What the seconds of at least one timed run come to."""
+        low, median, high = (float(value) for value in np.percentile(times, [25, 50, 75]))
+        return cls(median=median, low=low, high=high, runs=len(times))
+
 
 def latency(
     packages: Sequence[Package],
@@ -49,7 +55,7 @@ def latency(
     times: list[list[float]] = executor().call(
         "graphopt.runtime.latency:time_here", list(packages), each, seconds, threads, timeout=timeout
     )
-    return [_summary(found) for found in times]
+    return [Latency.of(found) for found in times]
 
 
 def time_here(
@@ -73,7 +79,3 @@ def time_here(
             times[index].append(time.perf_counter() - start)
     return times
 
-
-def _summary(times: list[float]) -> Latency:
-    low, median, high = (float(value) for value in np.percentile(times, [25, 50, 75]))
-    return Latency(median=median, low=low, high=high, runs=len(times))

@@ -113,6 +113,8 @@ def build(package: Package, options: Options) -> Open:
     settings = ort.SessionOptions()
     if not options.spin:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Between runs they sleep: other sessions of this process may be timed then.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     settings.log_severity_level = 4
     levels = ort.GraphOptimizationLevel
     settings.graph_optimization_level = levels.ORT_ENABLE_ALL if options.optimized else levels.ORT_DISABLE_ALL

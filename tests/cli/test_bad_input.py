@@ -283,14 +283,14 @@ def test_a_signal_during_save(weighty, step, how, code):
 
 def test_no_data_is_said_everywhere(cli, model):
     report = model.with_name("report.json")
-    code, out, _ = cli("run", model, "-p", "quant", "-t", "ort-cpu", "--json", report)
+    code, out, _ = cli("run", model, "-p", "quant", "-t", "ort-cpu", "--force", "--json", report)
     assert code == 0
     assert "SYNTHETIC CALIBRATION" in out
     assert json.loads(report.read_text())["calibration"] == "synthetic"
     written = onnx.load(model.with_name("net.opt.onnx"))
     assert {p.key: p.value for p in written.metadata_props}["graphopt.calibration"] == "synthetic"
     np.savez(model.with_name("d.npz"), image=np.ones((2, 2, 8, 8), F))
-    code, out, _ = cli("run", model, "-p", "quant", "-t", "ort-cpu", "--data", "d.npz", "--json", report)
+    code, out, _ = cli("run", model, "-p", "quant", "-t", "ort-cpu", "--force", "--data", "d.npz", "--json", report)
     assert code == 0
     assert "SYNTHETIC" not in out
     assert json.loads(report.read_text())["calibration"] == "data"

@@ -218,6 +218,6 @@ def test_target_that_is_not_installed(cli, model, monkeypatch):
 
 
 def test_synthetic_calibration_is_flagged_aloud(cli, model):
-    code, out, _ = cli("run", model, "-p", "quant", "-t", "ort-cpu")
+    code, out, _ = cli("run", model, "-p", "quant", "-t", "ort-cpu", "--force")
     assert code == 0
     assert "SYNTHETIC" in out

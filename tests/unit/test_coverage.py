@@ -133,7 +133,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 def test_real_networks_run_on_integers_within_one_percent(name: str, weighted: int) -> None:
     path = FIXTURES / "models" / f"{name}.onnx"
     calibration = FIXTURES / "data" / "digits_calib.npz"
-    done = graphopt.optimize(path, "fuse,quant", target="ort-cpu", data=calibration, verify=False)
+    done = graphopt.optimize(path, "fuse,quant", target="ort-cpu", data=calibration, verify=False, force=True)
     found = coverage(done.model)
     assert (found.integer, found.float) == (weighted, 0)
     assert accuracy(to_bytes(done.model.ir)) >= accuracy(path.read_bytes()) - 0.01
