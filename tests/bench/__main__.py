@@ -130,9 +130,10 @@ def idle(folder: Path) -> None:
 
     for path in sorted((ROOT / "fixtures" / "models").glob("*.onnx")):
         for passes, target in (("O2", "onnx"), ("fuse,quant", "ort-cpu")):
-            first = graphopt.optimize(path, passes, target=target, data=ROOT / "fixtures/data/digits_calib.npz")
+            first = graphopt.optimize(path, passes, target=target, force=True,
+                                      data=ROOT / "fixtures/data/digits_calib.npz")
             first.save(folder / "first.onnx")
-            second = graphopt.optimize(folder / "first.onnx", passes, target=target, verify=False,
+            second = graphopt.optimize(folder / "first.onnx", passes, target=target, verify=False, force=True,
                                        data=ROOT / "fixtures/data/digits_calib.npz")
             print(f"  {path.stem:14} {passes:11} {first.report.rewrites:4} rewrites, then "
                   f"{second.report.rewrites} (goal: 0)")
@@ -146,7 +147,7 @@ def int8() -> None:
     for name in ("residual_cnn", "vit"):
         result = graphopt.optimize(
             ROOT / "fixtures" / "models" / f"{name}.onnx", "fuse,quant", target="ort-cpu",
-            data=ROOT / "fixtures/data/digits_calib.npz", evaluate=accuracy, bench=True,
+            data=ROOT / "fixtures/data/digits_calib.npz", evaluate=accuracy, bench=True, force=True,
         )  # fmt: skip
         report = result.report
         assert report.latency_before is not None and report.latency_after is not None

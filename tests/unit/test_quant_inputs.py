@@ -36,7 +36,7 @@ class Outcome:
 
     def __init__(self, before: onnx.ModelProto, target: str, **feeds: Array) -> None:
         data = [feeds] if feeds else None
-        result = graphopt.optimize(before, "fuse,quant", target=target, data=data)
+        result = graphopt.optimize(before, "fuse,quant", target=target, force=True, data=data)
         self.model: onnx.ModelProto = result.model
         onnx.checker.check_model(self.model, full_check=True)
         self.coverage = result.report.coverage

@@ -115,7 +115,7 @@ def nncf(*, transformer: bool = False) -> Quantize:
 
 TOOLS: dict[str, Callable[[], Quantize]] = {
     "float": lambda: graphopt("fuse"),
-    "graphopt": lambda: graphopt("fuse,quant"),
+    "graphopt": lambda: graphopt("fuse,quant", force=True),
     "ort-default": lambda: ort(best=False),
     "ort-best": lambda: ort(best=True),
     "ort-best-transformer": lambda: ort(best=True, transformer=True),
