@@ -28,6 +28,7 @@ from graphopt.ir.request import size_request
 from graphopt.report.report import Report
 from graphopt.targets.target import Target
 from graphopt.verify.modes import Mode, parse_mode
+from graphopt.verify.recipe import prepared
 
 if TYPE_CHECKING:
     from graphopt.verify.validate import Verification
@@ -107,7 +108,8 @@ def optimize(
     after: Any = None,
     connect: Mapping[str, str] | None = None,
     target: str | Target = "onnx",
-    data: str | os.PathLike[str] | Iterable[dict[str, np.ndarray]] | None = None,
+    data: Any = None,
+    preprocess: str | None = None,
     evaluate: Callable[[Runner], float] | None = None,
     max_drop: float | None = None,
     force: bool = False,
@@ -141,13 +143,15 @@ def optimize(
     default value are inputs no more, and constant. `before`, `after`: models
     that become part of this one, such as pre- and post-processing; `connect`: which output goes to which input, where
     names do not say so.
-    `target`: where the model will run. `data`: samples for calibration and verification: a file, a folder or an
-    iterable of dicts from input name to array. `evaluate(run)` returns a metric, higher being better, computed by
-    calling `run(feeds)`; it is applied to the original and the result, and `max_drop` is the most by which the
-    metric may fall, in percent of the original's. `force`: keep the quantized model even if it turns out not to be
+    `target`: where the model will run. `data`: samples for calibration and verification: a file, a folder, the
+    name of a function, `"FILE.py:FUNCTION"`, an iterable of dicts from input name to array, a function that returns
+    one, or a `CalibrationDataReader` of ONNX Runtime. `preprocess`: how images, if that is what the files are, become
+    arrays: `"resize=256,crop=224,scale=1/255,layout=nchw,rgb"`. `evaluate(run)` returns a metric, higher being better,
+    computed by calling `run(feeds)`; it is applied to the original and the result, and `max_drop` is the most by which
+    the metric may fall, in percent of the original's. `force`: keep the quantized model even if it turns out not to be
     faster than the float one, which is kept otherwise. `min_speedup`: how many times as fast quantization has to make
-    the model, at least. `verify` compares the result with the original in a second process;
-    `"pass"` does so after each pass, too, and `"local"` also compares what each rewrite replaced with what it made.
+    the model, at least. `verify` compares the result with the original in a second process; `"pass"` does so after
+    each pass, too, and `"local"` also compares what each rewrite replaced with what it made.
     `accuracy`: the loosest class of rewrite allowed (`exact`, `close`, `fast`); by default that of the preset.
     `bench` measures the latency of both. `stats`: measure the time of each rule for the report. `stop_after`: apply
     rewrites up to this ordinal only.
@@ -168,7 +172,7 @@ def optimize(
             model,
             passes,
             target=target,
-            data=data,
+            data=prepared(data, preprocess),
             accuracy=accuracy,
             stop_after=stop_after,
             seed=seed,

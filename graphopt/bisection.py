@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from graphopt.compile import Job
 from graphopt.culprit import Culprit, crashed, culprit_of
@@ -37,6 +34,7 @@ from graphopt.verify.criteria import (
     all_of,
     is_well_formed,
 )
+from graphopt.verify.recipe import prepared
 from graphopt.verify.record import Recorder
 
 __all__ = ["Bisection", "bisect"]
@@ -69,7 +67,8 @@ def bisect(
     protect: Sequence[str] = (),
     keep_going: bool = False,
     target: str | Target = "onnx",
-    data: str | os.PathLike[str] | Iterable[dict[str, np.ndarray]] | None = None,
+    data: Any = None,
+    preprocess: str | None = None,
     oracle: str | None = None,
     evaluate: Callable[[Any], float] | None = None,
     max_drop: float | None = None,
@@ -85,9 +84,9 @@ def bisect(
 ) -> Bisection:
     """Find the first rewrite that makes a model bad, by replaying the beginning of a run.
 
-    `model` to `keep_going`, `target`, `data`, `accuracy`, `seed` and `allow_links` are those of `optimize`. A model is
-    bad if onnx's checker or the runtime refuses it, or if it computes something else than the original. Instead, it
-    is bad if one of these says so: `oracle`, a command that gets the path of the model for `{model}` and ends with
+    `model` to `keep_going`, `target`, `data`, `preprocess`, `accuracy`, `seed` and `allow_links` are those of
+    `optimize`. A model is bad if onnx's checker or the runtime refuses it, or if it computes something else than the
+    original. Instead, it is bad if one of these says so: `oracle`, a command that gets the path of the model for `{model}` and ends with
     another exit code than 0, or not within `timeout` seconds; `evaluate`, if the metric falls by more than `max_drop`
     percent of the original's; `build`, a suffix such as `".engine"`, if that file cannot be written, with `options`.
     `tell` gets a line for each step, `show` what the command prints.
@@ -110,7 +109,7 @@ def bisect(
             model,
             passes,
             target=target,
-            data=data,
+            data=prepared(data, preprocess),
             accuracy=accuracy,
             stop_after=stop_after,
             seed=seed,

@@ -32,6 +32,7 @@ from graphopt.report.measure import measure
 from graphopt.report.report import Latency, PassSummary, Report
 from graphopt.rules.rule import Accuracy
 from graphopt.targets.target import Target, load_target
+from graphopt.verify.recipe import Prepared
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
@@ -258,8 +259,11 @@ class Job:
             words.append(_LEVELS[self.accuracy])
         if self.target.name != "onnx":
             words += ["-t", self.target.name]
-        if isinstance(self._data_spec, str | os.PathLike):
-            words += ["--data", os.fspath(self._data_spec)]
+        spec = self._data_spec
+        if isinstance(spec, Prepared):
+            words, spec = [*words, "--preprocess", spec.text], spec.data
+        if isinstance(spec, str | os.PathLike):
+            words += ["--data", os.fspath(spec)]
         if self._seed:
             words += ["--seed", str(self._seed)]
         return f"{why}: {shlex.join([*words, *self.selection.spelled()])}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli.config import Settings, resolve
-from graphopt.cli.flags import AllowLinks, Ignore, KeepGoing, Protect, Rules, Select
+from graphopt.cli.flags import AllowLinks, Ignore, KeepGoing, Preprocess, Protect, Rules, Select
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def bisect(
     data: Annotated[
         str | None, typer.Option(metavar="PATH", help="Samples to calibrate and compare with, as for `run`.")
     ] = None,
+    preprocess: Preprocess = None,
     oracle: Annotated[
         str | None,
         typer.Option(
@@ -96,8 +97,8 @@ def bisect(
     flags: dict[str, Any] = {
         "passes": passes or None, "rules": rules or None, "select": select or None, "ignore": ignore or None,
         "protect": protect or None, "keep-going": keep_going, "level": level, "target": target, "data": data,
-        "eval": evaluate, "max-drop": max_drop, "sm": sm, "profile": profile or None, "seed": seed,
-        "allow-links": allow_links or None,
+        "preprocess": preprocess, "eval": evaluate, "max-drop": max_drop, "sm": sm, "profile": profile or None,
+        "seed": seed, "allow-links": allow_links or None,
     }  # fmt: skip
     settings = resolve(flags)
     check_input(path, settings)
@@ -149,6 +150,7 @@ def _search(
         **settings.choice,
         target=settings.target,
         data=settings.data,
+        preprocess=settings.preprocess,
         oracle=oracle,
         evaluate=load_metric(settings.eval) if settings.eval is not None else None,
         max_drop=settings.max_drop,

@@ -45,6 +45,7 @@ class Settings:
     target: str = "onnx"
     output: Path | None = None
     data: Path | None = None
+    preprocess: str | None = None
     eval: str | None = None
     max_drop: float | None = None
     force: bool = False
@@ -302,6 +303,7 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "target": _text,
     "output": _path,
     "data": _path,
+    "preprocess": _text,
     "eval": _text,
     "max-drop": _percent,
     "force": _flag,

@@ -48,6 +48,15 @@ KeepGoing = Annotated[
     bool | None, typer.Option("--keep-going", help="Switch off a rule that raises, and go on without it.")
 ]
 
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess", metavar="RECIPE",
+        help="How images of --data become inputs: resize=256,crop=224,scale=1/255,mean=0.485:0.456:0.406,"
+        "std=0.229:0.224:0.225,layout=nchw,rgb",
+    ),
+]  # fmt: skip
+
 # The form that a model is to have.
 Inputs = Annotated[
     list[str] | None,

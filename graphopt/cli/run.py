@@ -20,6 +20,7 @@ from graphopt.cli.flags import (
     KeepGoing,
     Opset,
     Outputs,
+    Preprocess,
     Protect,
     Rename,
     Rules,
@@ -94,9 +95,12 @@ def run(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", help="Samples to calibrate and verify with: an .npz or .npy file, or a folder of them."
+            metavar="PATH",
+            help="Samples to calibrate and verify with: an .npz or .npy file, a folder of them or of images, or "
+            "FILE.py:FUNCTION, which returns dicts of arrays.",
         ),
     ] = None,
+    preprocess: Preprocess = None,
     evaluate: Annotated[
         str | None,
         typer.Option(
@@ -201,7 +205,7 @@ def run(
         "freeze": freeze,
         "before": before, "after": after, "connect": connect or None, "opset": opset, "strip": strip,
         "level": level, "target": target, "output": output,
-        "data": data, "eval": evaluate, "max-drop": max_drop,
+        "data": data, "preprocess": preprocess, "eval": evaluate, "max-drop": max_drop,
         "force": force, "min-speedup": min_speedup, "verify": False if no_verify else verify,
         "bench": bench, "stop-after": stop_after, "seed": seed, "external-data": external_data, "sm": sm,
         "profile": profile or None, "allow-links": allow_links, "json": json, "stats": stats,
@@ -270,9 +274,17 @@ def check_input(path: Path, settings: Settings) -> None:
         raise UsageError("is a directory, not a file", where=str(path))
     if settings.max_drop is not None and settings.eval is None:
         raise UsageError("--max-drop needs a metric", hint="give one with --eval FILE.py:FUNCTION")
-    if settings.data is not None and not _is_there(settings.data):
-        hint = "give an .npz or .npy file, or a folder of them"
-        raise UsageError("there is no such data", where=str(settings.data), hint=hint)
+    if settings.data is not None:
+        check_data(settings.data)
+
+
+def check_data(data: Path) -> None:
+    """Raises `UsageError` if no data is there; a function is looked for when it is called."""
+    from graphopt.verify.script import is_function
+
+    if not is_function(str(data)) and not _is_there(data):
+        hint = "give an .npz or .npy file, a folder of them or of images, or FILE.py:FUNCTION"
+        raise UsageError("there is no such data", where=str(data), hint=hint)
 
 
 def _is_there(path: Path) -> bool:
@@ -323,6 +335,7 @@ def _run(path: Path, settings: Settings, began: float, *, verbose: bool, quiet: 
             **settings.interface,
             target=settings.target,
             data=settings.data,
+            preprocess=settings.preprocess,
             evaluate=metric,
             **settings.goals,
             verify=settings.verify,

@@ -156,7 +156,7 @@ def test_output_in_a_folder_that_takes_no_files(cli, model):
 
 
 def test_missing_data(cli, model):
-    expected = error("nowhere.npz: there is no such data\n  give an .npz or .npy file, or a folder of them")
+    expected = error("nowhere.npz: there is no such data\n  give an .npz or .npy file, a folder of them or of images, or FILE.py:FUNCTION")
     assert cli("run", model, "--data", "nowhere.npz") == (2, "", expected)
 
 

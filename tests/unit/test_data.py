@@ -173,7 +173,7 @@ def _cut(path: Path) -> Path:
             "the array 'image' holds Python objects\n"
             "  Python objects are not read from files, because that can run code: save plain arrays",
         ),
-        ("d", lambda path: path.mkdir() or path, "no .npz or .npy file is in this folder\n  give a .npz"),
+        ("d", lambda path: path.mkdir() or path, "no .npz or .npy file and no image is in this folder\n  give a .npz"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, make: Callable[[Path], Path], message: str) -> None:
