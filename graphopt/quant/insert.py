@@ -129,9 +129,13 @@ class _Insertion:
 
     def _scales_read(self, plan: Plan) -> dict[Node, Array]:
         """The scale that each weighted operator with a bias reads; taken before the graph changes under the plan."""
-        everybody = {p.value: self._params[id(p)] for p in plan.pairs if p.readers is None}
-        special = {(n, i): self._params[id(p)] for p in plan.pairs for n, i in p.readers or ()}
-        return {h.node: (everybody.get(h.x) or special[h.node, 0]).scale for h in plan.heavy if h.bias is not None}
+        everybody = {p.value: p for p in plan.pairs if p.readers is None}
+        special = {(n, i): p for p in plan.pairs for n, i in p.readers or ()}
+
+        def pair_of(h: Heavy) -> Pair:
+            return plan.sources.get(h.node) or everybody.get(h.x) or special[h.node, 0]
+
+        return {h.node: self._params[id(pair_of(h))].scale for h in plan.heavy if h.bias is not None}
 
     def attempt(self, by: str, node: Node | None, change: Callable[[], None]) -> None:
         """Make a change; if it is declined, say so and go on: what it would have changed stays float."""

@@ -66,7 +66,7 @@ def analyse(node: Node, rule: Weighted, table: QuantTable, *, per_channel: bool)
         if value.dtype is None or value.dtype.name != _FLOAT:
             found = "unknown" if value.dtype is None else value.dtype.name.lower()
             return f"its {name} is {found}, and static int8 starts from float32"
-    axis = _axis(node, rule, w) if per_channel and rule.per_channel else None
+    axis = _axis(node, rule, w) if per_channel and rule.per_channel and _groups(node) == 1 else None
     reason = _shape_reason(node, rule, w)
     if reason:
         return reason
@@ -75,7 +75,7 @@ def analyse(node: Node, rule: Weighted, table: QuantTable, *, per_channel: bool)
     peaks = weight_peaks(array, axis)
     if not np.isfinite(peaks).all():
         return "its weight holds NaN or Inf"
-    bias = _bias(node, rule, table, _channels(node, rule, w))
+    bias = _bias(node, rule, table, _channels(node, rule, w) * _groups(node))
     if isinstance(bias, str):
         return bias
     output = bias.reader.outputs[0] if bias is not None else node.outputs[0]
@@ -142,6 +142,11 @@ def _axis(node: Node, rule: Weighted, w: Value) -> int | None:
 def _channels(node: Node, rule: Weighted, w: Value) -> int:
     axis = _axis(node, rule, w)
     return 1 if axis is None else _sizes(w)[axis]
+
+
+def _groups(node: Node) -> int:
+    """How often the output-channel axis of the weight repeats: a ConvTranspose has it once for all of its groups."""
+    return node.attr("group", 1) if node.op == "ConvTranspose" else 1
 
 
 def _sizes(w: Value) -> tuple[int, ...]:

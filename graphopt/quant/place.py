@@ -74,6 +74,7 @@ class Plan:
     """Pairs for activations and weighted operators with their constants, in the order of the graph.
 
     `dequantizer`: the domain of the DequantizeLinear behind weights and biases. `notes`: for the user.
+    `sources`: the pairs of weighted operators whose data comes from a pair further up.
     """
 
     table: QuantTable
@@ -82,6 +83,7 @@ class Plan:
     pairs: list[Pair] = field(default_factory=list)
     heavy: list[Heavy] = field(default_factory=list)
     declined: list[Declined] = field(default_factory=list)
+    sources: dict[Node, Pair] = field(default_factory=dict)
 
     @property
     def calibrated(self) -> list[Value]:

@@ -24,7 +24,7 @@ def is_float(value: Value | None) -> bool:
 
 
 class InputFlow:
-    """Pairs in front of operators, at most one for each value."""
+    """Pairs in front of operators, at most one for each value and type."""
 
     def __init__(self, model: Model, result: Plan, protects: Callable[[Node | Value], bool]) -> None:
         self.protects = protects
@@ -32,24 +32,25 @@ class InputFlow:
         self.table = result.table
         self.nodes = [node for node in model.main.nodes if node.is_standard]
         self.heavy = {h.node: h for h in result.heavy}
-        self.pairs: dict[Value, Pair] = {}
+        self.quantized: set[tuple[Node, int]] = set()
+        self.pairs: dict[tuple[Value, str], Pair] = {}
 
-    def read(self, value: Value, node: Node, index: int, reason: str) -> Pair:
-        """Let one input of a node come through the pair on `value`."""
-        pair = self.pairs.get(value)
+    def read(self, value: Value, node: Node, index: int, reason: str, dtype: str | None = None) -> Pair:
+        """Let one input of a node come through the pair on `value`, of the table's type if `dtype` is None."""
+        kind = dtype or self.table.activation
+        pair = self.pairs.get((value, kind))
         if pair is None:
-            pair = self.pairs[value] = Pair(value, [], value, self.table.activation, reason)
+            pair = self.pairs[value, kind] = Pair(value, [], value, kind, reason)
             self.result.pairs.append(pair)
         assert pair.readers is not None
         if (node, index) not in pair.readers:
             pair.readers.append((node, index))
+            self.quantized.add((node, index))
         return pair
 
-    def reads(self, node: Node, index: int) -> bool:
-        """Whether that input comes through a pair."""
-        value = node.inputs[index]
-        pair = None if value is None else self.pairs.get(value)
-        return pair is not None and (node, index) in (pair.readers or ())
+    def pair_on(self, value: Value | None) -> Pair | None:
+        """The pair of the table's type on a value."""
+        return None if value is None else self.pairs.get((value, self.table.activation))
 
     def moves(self, node: Node | None) -> bool:
         """Whether a node only moves data, so that Q and DQ may pass it."""
@@ -72,9 +73,19 @@ class InputFlow:
 
     def wanted(self, value: Value) -> bool:
         """Whether somebody reads the value, or what only moves it, as integers."""
-        return any(self.reads(node, index) for node, index in self.behind(value))
+        return any(at in self.quantized for at in self.behind(value))
 
-    def share(self, groups: list[list[Pair]], reason: str) -> None:
+    def share_concatenations(self, reason: str) -> None:
+        """Give the pairs around each Concat one scale, so that integers can be joined as they are."""
+        groups = []
+        for node in self.nodes:
+            behind = self.pair_on(node.outputs[0]) if node.op == "Concat" else None
+            if behind is not None:
+                before = [pair for v in node.inputs if (pair := self.pair_on(v)) is not None]
+                groups.append([behind, *before])
+        self._share([group for group in groups if len(group) > 1], reason)
+
+    def _share(self, groups: list[list[Pair]], reason: str) -> None:
         """Give the pairs of each group one scale; groups with a pair in common are one."""
         united: dict[int, dict[int, Pair]] = {}
         for group in groups:

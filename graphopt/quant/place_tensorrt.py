@@ -136,7 +136,9 @@ class TensorRTFlow(InputFlow):
         for node in reversed(self.nodes):  # a pool may stand in front of a pool
             if node.op in _POOLS and node.op in self.table.elementwise and not self.protects(node):
                 self._pool(node)
-        self._concatenations()
+        # A candidate rather than a law: in NVIDIA/TensorRT#4366, #4401 and Model-Optimizer#174 users report that the
+        # builder does not always move the Q above the Concat.
+        self.share_concatenations("; one scale on both sides of Concat, so that it is no work")
 
     def _weighted(self, heavy: Heavy) -> None:
         node = heavy.node
@@ -230,21 +232,6 @@ class TensorRTFlow(InputFlow):
         if value is not None and is_float(value) and self.wanted(node.outputs[0]):
             reason = f"input of {node.op}, whose output is quantized: it does not commute with Q, and runs on integers"
             self.read(value, node, 0, f"{reason} between both")
-
-    def _concatenations(self) -> None:
-        """One scale around each Concat lets the Q move above it, so that the Concat becomes no work.
-
-        A candidate rather than a law: of three threads (NVIDIA/TensorRT#4366, #4401, Model-Optimizer#174) two say that
-        the builder does not use it.
-        """
-        groups = []
-        for node in self.nodes:
-            if node.op == "Concat":
-                pairs = [self.pairs.get(v) for v in (*node.outputs, *node.inputs) if v is not None]
-                group = [pair for pair in pairs if pair is not None]
-                if node.outputs[0] in self.pairs and len(group) > 1:
-                    groups.append(group)
-        self.share(groups, "; one scale on both sides of Concat, so that it is no work")
 
 
 def _meeting(left: Node, right: Node) -> tuple[Node | None, tuple[int, int]]:

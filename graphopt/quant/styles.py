@@ -31,18 +31,18 @@ class Flow(Protocol):
 
 def flow_of(style: str) -> type[Flow]:
     """The flow of a style other than `integer-flow`, which is at home in place.py."""
+    from graphopt.quant.place_openvino import OpenVINOFlow
     from graphopt.quant.place_tensorrt import TensorRTFlow
 
-    return {"tensorrt": TensorRTFlow}[style]
+    flows: dict[str, type[Flow]] = {"tensorrt": TensorRTFlow, "openvino": OpenVINOFlow}
+    return flows[style]
 
 
 def objection_of(style: str) -> Objection:
     """What says why a weighted operator stays float in a style, None if nothing does."""
-    if style != "tensorrt":
-        return _nothing
-    from graphopt.quant.place_tensorrt import objection
+    from graphopt.quant import place_openvino, place_tensorrt
 
-    return objection
+    return {"tensorrt": place_tensorrt.objection, "openvino": place_openvino.objection}.get(style, _nothing)
 
 
 def _nothing(_: Heavy) -> str | None:

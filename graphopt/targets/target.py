@@ -37,7 +37,7 @@ class Target:
     `fast_domains`: those of them whose operators only `-O3` may introduce.
     `emit`: suffixes of the files that it loads. `channel_block`: the multiple of channels its kernels are
     built for. `quant`: its Q/DQ placement, None while there is none. `notes`: what a user should know.
-    `compiled_by`: the runtime installed here whose compiled graph shows which kernels run; None if there is none.
+    `compiled_by`: the runtime whose compiled graph shows which kernels run (`onnxruntime`, `openvino`), None for none.
     `avoid`: rewrites that do harm there, by their full names, which may be patterns, each with the reason.
     `apart`: operators that are not merged with equal ones, nor are the constants that they read.
     `idioms`: names of sequences of operators of which its runtime makes one when it loads a model; they are kept whole.
