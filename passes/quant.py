@@ -30,6 +30,9 @@ class Quant(Pass):
     7-bit weights; `auto` where the processor needs them. `ops`: only these operators (`Conv|MatMul`); `skip`: not
     the nodes whose names match one of these patterns (`/head/*|*lm_head*`). `ends`: the first and the last layer, too.
     `calib-mem`: activations that calibration holds at a time, such as `512MiB` or `2GB`.
+    `kind`: `static`; `dynamic`, activations quantized at run time, without calibration; `weights` alone, as `weight`
+    with a scale for each `block` rows (0: for each column; -1: what suits); `auto` chooses for each operator.
+    `format`: Q/DQ pairs, or operators that read and write integers.
     """
 
     name: ClassVar[str] = "quant"
@@ -42,6 +45,10 @@ class Quant(Pass):
         "quant.weight": "A weight is stored as integers, with a scale for each output channel.",
         "quant.bias": "A bias is stored as integers, in units of the scales of input and weight.",
         "quant.taken_back": "Integers turned out not to be faster, so the float model stands here again.",
+        "quant.dynamic": "A product's input becomes integers at run time, by its own range; its weight is stored so.",
+        "quant.lstm": "An LSTM runs on integers, its input quantized at run time.",
+        "quant.weight_only": "A weight is stored as integers, and read as floats.",
+        "quant.embedding": "A table is stored as integers, and the rows gathered from it become floats.",
     }
 
     method: Literal["auto", "minmax", "average", "percentile", "entropy", "mse"] = "minmax"
@@ -52,6 +59,10 @@ class Quant(Pass):
     skip: tuple[str, ...] = ()
     ends: bool = True
     calib_mem: str = "512MiB"
+    kind: Literal["static", "dynamic", "weights", "auto"] = "static"
+    format: Literal["qdq", "qoperator"] = "qdq"
+    weight: Literal["int8", "uint8", "int4", "uint4"] = "int8"
+    block: int = -1
 
     def run(self, ctx: Context) -> None:
         options = QuantOptions(
@@ -61,6 +72,10 @@ class Quant(Pass):
             reduce_range=None if self.reduce_range == "auto" else self.reduce_range == "true",
             calib_mem=parse_bytes(self.calib_mem),
             selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends),
+            kind=self.kind,
+            format=self.format,
+            weight=self.weight,
+            block=None if self.block == -1 else self.block,
         )
         done = quantize_to_goals(
             ctx.model,
@@ -95,6 +110,8 @@ def _note(ctx: Context, done: Quantized) -> None:
             ctx.note(warning)
         again = "; then the float model was put back" if _is_float(done.verdict) else ""
         ctx.note(f"{done.operators} operators quantized, from {done.calibration.batches} batches{again}")
+    for kind, count in done.kinds.items():
+        ctx.note(f"{count} operators quantized without calibration: {kind}")
     if done.weight_bits < 8 and done.operators:
         ctx.note("weights have 7 bits, because this processor would saturate with 8")
     for reason, count in Counter(reason for _, _, reason in done.declined).most_common(5):

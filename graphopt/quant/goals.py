@@ -49,7 +49,7 @@ def quantize_to_goals(
     """
     before = clone(model.ir) if goals.timed else None
     done = quantize_graph(model, edit, target, options, data, seed=seed, progress=progress, decline=decline)
-    if before is None or not done.operators:
+    if before is None or not (done.operators or done.kinds):
         return done
     if progress is not None:
         progress("verdict", 0, None)

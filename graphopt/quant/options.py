@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphopt.errors import UsageError
+from graphopt.errors import UsageError, nearest
+from graphopt.quant.blocks import WEIGHT_TYPES
 from graphopt.quant.calibrate import MEMORY
 from graphopt.quant.place import QuantSelection
 from graphopt.quant.ranges import check_method
 
-__all__ = ["QuantOptions"]
+__all__ = ["FORMATS", "KINDS", "QuantOptions"]
+
+KINDS = ("static", "dynamic", "weights", "auto")
+FORMATS = ("qdq", "qoperator")
 
 
 @dataclass(frozen=True)
 class QuantOptions:
     """How to quantize. `method` and `percentile` as in `range_of`; `reduce_range`: 7-bit weights, None asks
     the target. `calib_mem`: bytes of activations that calibration holds at a time.
+
+    `kind`: `static` (calibrated), `dynamic` (activations quantized at run time), `weights` (nothing else), or `auto`,
+    for each operator. `format`: `qdq` pairs, or `qoperator`, operators that read and write integers. `weight`: the type
+    of weights that are stored only, with a scale for each `block` rows (0: for each column; None: what suits).
     """
 
     method: str = "minmax"
@@ -24,9 +32,20 @@ class QuantOptions:
     reduce_range: bool | None = None
     calib_mem: int = MEMORY
     selection: QuantSelection = field(default_factory=QuantSelection)
+    kind: str = "static"
+    format: str = "qdq"
+    weight: str = "int8"
+    block: int | None = None
 
     def check(self) -> None:
         """Raises `UsageError` for what makes no sense."""
         check_method(self.method, self.percentile)
         if self.calib_mem < 1:
             raise UsageError(f"calib_mem is {self.calib_mem}", hint="give a number of bytes above 0, such as 1 << 29")
+        for name, value, known in (
+            ("kind", self.kind, KINDS), ("format", self.format, FORMATS), ("weight", self.weight, WEIGHT_TYPES),
+        ):  # fmt: skip
+            if value not in known:
+                raise UsageError(f"quant.{name} cannot be {value!r}", hint=nearest(value, known))
+        if self.block is not None and (self.block < 0 or self.block & (self.block - 1)):
+            raise UsageError(f"quant.block is {self.block}", hint="give a power of two, such as 32, or 0 for a column")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.calibrate import Calibration, calibrate
 from graphopt.quant.insert import Decliner, Placed, insert
+from graphopt.quant.kinds import carry_out, nodes_of_kind
 from graphopt.quant.lift import lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
@@ -44,7 +45,8 @@ Feeds = Mapping[str, "np.ndarray[Any, Any]"]
 @dataclass(frozen=True)
 class Quantized:
     """What was done: what was placed, what was declined (node, operator, reason), from which calibration,
-    with how many bits. `verdict`: whether it paid, if that was asked.
+    with how many bits. `kinds`: operators that were quantized otherwise than static, by kind. `verdict`: whether it
+    paid, if that was asked.
     """
 
     placed: Sequence[Placed]
@@ -54,6 +56,7 @@ class Quantized:
     weight_bits: int
     notes: Sequence[str] = ()
     verdict: Verdict | None = None
+    kinds: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def synthetic(self) -> bool:
@@ -78,8 +81,10 @@ def quantize_graph(
     ranges says so in its metadata (`graphopt.calibration` = `synthetic`). Raises
     `TargetError` if the target has no placement, `UsageError` for options, `DataError` for no data.
     """
-    table = target.require_quant()
     options.check()
+    if options.kind in ("dynamic", "weights"):
+        return _at_run_time(model, edit, target, options)
+    table = target.require_quant()
     _check_ops(options.selection.ops, table)
     lifted = lift_opset(model, edit, target, _opset_needed(model, table, options), decline=decline)
     placement = plan(model, table, options.selection, per_channel=options.per_channel, protects=edit.protects)
@@ -124,6 +129,15 @@ def _ranges(placement: Plan, statistics: Mapping[str, TensorStatistics], options
         )
         for v, pair in pairs.items()
     }
+
+
+def _at_run_time(model: Model, edit: Editor, target: Target, options: QuantOptions) -> Quantized:
+    """Quantize what needs no calibration."""
+    chosen, before = nodes_of_kind(model, options.kind, options, target)
+    bits = 7 if target.quant is not None and _seven_bits(target.quant, options.reduce_range) else 8
+    done = carry_out(edit, target, options, {options.kind: chosen}, bits=bits)
+    kinds = {options.kind: len(done.placed)} if done.placed else {}
+    return Quantized(done.placed, [*before.declined, *done.declined], 0, None, bits, kinds=kinds)
 
 
 def _teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from graphopt.errors import TargetError, UsageError, nearest
 from graphopt.targets.cpu import multiplies_bytes_exactly
+from graphopt.targets.kinds import KindTable, read_kind_table
 from graphopt.targets.measured import Measured, read_measured, slowest
 from graphopt.targets.table import QuantTable, check_keys, read_quant_table
 
@@ -25,7 +26,7 @@ __all__ = ["Target", "list_targets", "load_target"]
 _FOLDER = Path(__file__).parent
 _KEYS = frozenset(
     {"name", "title", "domains", "emit", "channel_block", "fast_domains", "notes", "quant", "compiled_by",
-     "avoid", "apart", "measured", "idioms"}
+     "avoid", "apart", "measured", "idioms", "kinds"}
 )  # fmt: skip
 
 
@@ -42,6 +43,7 @@ class Target:
     `apart`: operators that are not merged with equal ones, nor are the constants that they read.
     `idioms`: names of sequences of operators of which its runtime makes one when it loads a model; they are kept whole.
     `measured`: what rewrites gain or cost there, by their full names; those that are slower are not made.
+    `kinds`: what it can do with integers besides `quant`.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Target:
     apart: frozenset[str] = frozenset()
     idioms: frozenset[str] = frozenset()
     measured: Mapping[str, tuple[Measured, ...]] = field(default_factory=dict)
+    kinds: KindTable = field(default_factory=KindTable)
 
     def takes(self, domain: str, opset: int) -> bool:
         """Whether operators of `domain` may be used in a model that imports version `opset` of it."""
@@ -153,4 +156,5 @@ def _target(data: Mapping[str, Any], path: Path) -> Target:
         idioms=frozenset(map(str, data.get("idioms", ()))),
         measured=read_measured(path.parent / data["measured"]) if "measured" in data else {},
         quant=read_quant_table(data["quant"], f"{where}, [quant]") if "quant" in data else None,
+        kinds=read_kind_table(data.get("kinds", {}), f"{where}, [kinds]"),
     )

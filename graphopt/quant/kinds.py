@@ -1,0 +1,97 @@
+"""Kinds of quantization other than static, carried out: dynamic and weight-only, operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from graphopt.errors import UsageError, nearest
+from graphopt.ir.draft import Decline
+from graphopt.quant.dynamic import DYNAMIC_OPS, Dynamic
+from graphopt.quant.weights_only import WEIGHT_OPS, WeightsOnly
+
+if TYPE_CHECKING:
+    from graphopt.ir.edit import Editor
+    from graphopt.ir.model import Model
+    from graphopt.ir.value import Node
+    from graphopt.quant.insert import Placed
+    from graphopt.quant.options import QuantOptions
+    from graphopt.quant.place import QuantSelection
+    from graphopt.targets.target import Target
+
+__all__ = ["Carried", "carry_out", "nodes_of_kind"]
+
+_OPS = {"dynamic": DYNAMIC_OPS, "weights": WEIGHT_OPS}
+_NAMED = frozenset({"Conv", "ConvTranspose", "GRU"})  # which one might expect dynamic quantization to take
+
+
+@dataclass
+class Carried:
+    """What was done: placed weights, and what was declined as (node, operator, reason)."""
+
+    placed: list[Placed] = field(default_factory=list)
+    declined: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def nodes_of_kind(model: Model, kind: str, options: QuantOptions, target: Target) -> tuple[list[Node], Carried]:
+    """The operators that `dynamic` or `weights` may take, in the order of the graphs, and why others may not.
+
+    Raises `TargetError` if the target has no form of the kind, `UsageError` for an operator that it does not know.
+    """
+    target.kinds.require(kind, target.name)
+    known = _OPS[kind]
+    for op in options.selection.ops:
+        if op not in known:
+            raise UsageError(f"quant.ops cannot be {op!r} with kind={kind}", hint=nearest(op, known))
+    carried = Carried()
+    found = []
+    for graph in model.graphs():
+        for node in graph.nodes:
+            if node.op in known and _is_meant(node):
+                found.append(node)
+            elif kind == "dynamic" and node.op in _NAMED and node.is_standard:
+                why = target.kinds.refused.get(node.op, f"there is no kernel of {node.op} with dynamic scales")
+                carried.declined.append((node.name, node.op, why))
+    chosen = []
+    for node in found:
+        reason = _deselected(node, options.selection, found)
+        if reason is None:
+            chosen.append(node)
+        else:
+            carried.declined.append((node.name, node.op, reason))
+    return chosen, carried
+
+
+def carry_out(
+    edit: Editor, target: Target, options: QuantOptions, chosen: Mapping[str, Sequence[Node]], *, bits: int
+) -> Carried:
+    """Convert the nodes of each kind; `bits`: of weights whose products are added in integers."""
+    done = Carried()
+    for kind, nodes in chosen.items():
+        work: Dynamic | WeightsOnly
+        if kind == "dynamic":
+            work = Dynamic(edit, target.kinds, nodes, per_channel=options.per_channel, bits=bits)
+        else:
+            work = WeightsOnly(edit, target.kinds, dtype=options.weight, block=options.block)
+        for node in nodes:
+            try:
+                done.placed.append(work.convert(node))
+            except Decline as reason:
+                done.declined.append((node.name, node.op, reason.reason))
+    return done
+
+
+def _is_meant(node: Node) -> bool:
+    """Whether this is the standard operator of its name, or for Attention that of ONNX Runtime."""
+    return node.domain == "com.microsoft" if node.op == "Attention" else node.is_standard
+
+
+def _deselected(node: Node, selection: QuantSelection, found: Sequence[Node]) -> str | None:
+    if selection.ops and node.op not in selection.ops:
+        return f"{node.op} is not among the operators asked for"
+    if any(fnmatchcase(node.name, pattern) for pattern in selection.skip):
+        return "its name was to be skipped"
+    ends = not selection.ends and node in (found[0], found[-1])
+    return "the first and the last layer were to stay float" if ends else None

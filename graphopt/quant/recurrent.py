@@ -1,0 +1,115 @@
+"""LSTM and GRU in integers, as far as there are kernels: ONNX Runtime's DynamicQuantizeLSTM, and stored weights.
+
+There is no kernel with calibrated scales, and none for GRU. What is left for those is to store the weights in
+integers: the file gets smaller, and nothing faster, for each run turns them into floats first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphopt.ir.draft import Decline
+from graphopt.quant.insert import Placed
+from graphopt.quant.ranges import weight_peaks, weight_scale
+from graphopt.quant.types import QuantParams, quantize
+
+if TYPE_CHECKING:
+    from graphopt.ir.edit import Editor
+    from graphopt.ir.value import Node, Value
+
+__all__ = ["dynamic_lstm", "stored_weights"]
+
+Array = np.ndarray[Any, Any]
+
+CONTRIBUTED = "com.microsoft"
+_LSTM_INPUTS, _PEEPHOLES = 8, 7
+_ATTRIBUTES = (
+    "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget",
+)  # fmt: skip
+_OPSET_PER_CHANNEL = 13
+
+
+def dynamic_lstm(node: Node, edit: Editor, *, bits: int = 8) -> Placed:
+    """Replace an LSTM by com.microsoft.DynamicQuantizeLSTM, with one scale for each direction.
+
+    A scale for each gate and unit would be more exact by 2 dB, but ONNX Runtime's kernel takes up to twice as long
+    with it. Raises `Decline` with the reason why the LSTM stays float.
+    """
+    inputs = (*node.inputs, *[None] * _LSTM_INPUTS)[:_LSTM_INPUTS]
+    w, r = _weights(node, edit)
+    if inputs[_PEEPHOLES] is not None:
+        raise Decline("it has peepholes, which are not quantized")
+    if node.attr("layout", 0):
+        raise Decline("the quantized LSTM knows the layout 0 only")
+    if node.attr("input_forget", 0):
+        raise Decline("the runtime has no LSTM with coupled gates")
+    (wq, w_scale), (rq, r_scale) = (_directions(v, bits) for v in (w, r))
+    attrs = {k: v for k, v in node.attrs.items() if k in _ATTRIBUTES}
+    edit.model.ir.opset_imports.setdefault(CONTRIBUTED, 1)
+    with edit.rewrite("quant.lstm", at=node) as rw:
+        stored = [rw.constant(q, f"{v.name}_int8") for v, q in ((w, wq), (r, rq))]
+        scales = [rw.constant(s, f"{v.name}_scale") for v, s in ((w, w_scale), (r, r_scale))]
+        zero = rw.constant(np.zeros(w_scale.shape, np.int8), f"{w.name}_zero_point")
+        operands = [inputs[0], *stored, *inputs[3:], scales[0], zero, scales[1], zero]
+        made = rw.node(
+            "DynamicQuantizeLSTM", operands, attrs, domain=CONTRIBUTED, outputs=len(node.outputs), assume=node.outputs
+        )
+        for old, new in zip(node.outputs, made, strict=True):
+            if old.name or old.use_count:
+                rw.replace(old, new)
+    scale = np.maximum(w_scale, r_scale)
+    return Placed("dynamic", w.name, "int8", float(scale.max()), int(scale.size), "its input is quantized at run time")
+
+
+def stored_weights(node: Node, edit: Editor) -> Placed:
+    """Store the weights of an LSTM or GRU as int8, with a DequantizeLinear for each. Raises `Decline`."""
+    if edit.model.opset() < _OPSET_PER_CHANNEL:
+        raise Decline(f"a scale per channel needs opset {_OPSET_PER_CHANNEL}, and the model has {edit.model.opset()}")
+    weights = _weights(node, edit)
+    with edit.rewrite("quant.weight_only", at=node) as rw:
+        for index, value in enumerate(weights, 1):
+            array = _finite(value)
+            scale = weight_scale(weight_peaks(array, 1))
+            integers = quantize(array, QuantParams(scale, np.zeros(scale.shape, np.int8)), 1)
+            operands = [rw.constant(integers, f"{value.name}_int8"), rw.constant(scale, f"{value.name}_scale")]
+            (real,) = rw.node("DequantizeLinear", operands, {"axis": 1}, assume=value)
+            rw.set_input(node, index, real)
+    for value in weights:
+        if value.is_initializer and not value.use_count and not value.is_input:
+            edit.drop_initializer(value)
+    return Placed("weight", weights[0].name, "int8", float(scale.max()), int(scale.size), f"weights of {node.op}")
+
+
+def _weights(node: Node, edit: Editor) -> tuple[Value, Value]:
+    """The weights of inputs and of states; raises `Decline` unless both are float32 constants."""
+    w, r = (*node.inputs, None, None, None)[1:3]
+    if node.graph.is_function:
+        raise Decline("it stands in a function, which several callers share")
+    if w is None or r is None or not w.is_const or not r.is_const:
+        raise Decline("its weights are computed at run time, or inputs that a caller may set")
+    if edit.protects(node) or edit.protects(w) or edit.protects(r):
+        raise Decline("it is protected")
+    for value in (w, r):
+        if value.dtype is None or value.dtype.name != "FLOAT":
+            raise Decline("its weights are not float32")
+        if value.rank != 3 or not value.nbytes:
+            raise Decline("its weights are empty, or of no valid shape")
+    return w, r
+
+
+def _directions(value: Value, bits: int) -> tuple[Array, Array]:
+    """Weights [D, 4H, I] as the kernel has them: int8 [D, I, 4H], and a scale for each direction, [D]."""
+    array = _finite(value)
+    scale = weight_scale(np.abs(array).max(axis=(1, 2)), bits=bits)
+    integers = np.rint(array / scale[:, None, None]).astype(np.int8)
+    return np.ascontiguousarray(integers.transpose(0, 2, 1)), scale
+
+
+def _finite(value: Value) -> Array:
+    array = value.array()
+    assert array is not None, "a constant has content"
+    if not np.isfinite(array).all():
+        raise Decline("its weights hold NaN or Inf")
+    return array
