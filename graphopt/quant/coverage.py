@@ -26,6 +26,7 @@ _INTEGER = {
     "ConvInteger": 1,
     "MatMulNBits": 1,
     "QAttention": 1,
+    "DynamicQuantizeLSTM": 1,
 }
 _FLOAT = {
     "Conv": 1,
@@ -38,6 +39,8 @@ _FLOAT = {
     "FusedMatMul": 1,
     "Attention": 1,
     "MultiHeadAttention": 1,
+    "LSTM": 1,
+    "GRU": 1,
 }
 
 
