@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from graphopt.quant.options import QuantOptions
     from graphopt.quant.place import QuantSelection
     from graphopt.quant.static import Quantized, quantize_graph
+    from graphopt.quant.strip import dequantize_graph
     from graphopt.quant.verdict import Verdict
     from graphopt.report.report import Report
     from graphopt.rules.expr import ANY, Attr, Const, Tensor
@@ -87,6 +88,7 @@ _HOMES = {
     "graphopt.quant.memory": "parse_bytes",
     "graphopt.quant.static": "Quantized quantize_graph",
     "graphopt.quant.verdict": "Verdict",
+    "graphopt.quant.strip": "dequantize_graph",
     "graphopt.report.report": "Report",
     "graphopt.rules.expr": "ANY Attr Const Tensor",
     "graphopt.rules.language": "Domain approx many op product require scaled total",
@@ -151,6 +153,7 @@ __all__ = [
     "bisect",
     "check_rule",
     "convert_half",
+    "dequantize_graph",
     "inline_functions",
     "load",
     "load_target",

@@ -33,6 +33,7 @@ class Quant(Pass):
     `kind`: `static`; `dynamic`, activations quantized at run time, without calibration; `weights` alone, as `weight`
     with a scale for each `block` rows (0: for each column; -1: what suits); `auto` chooses for each operator.
     `format`: Q/DQ pairs, or operators that read and write integers.
+    `existing`: what becomes of a model that is quantized already: `keep` leaves it as it is, `strip` begins anew.
     """
 
     name: ClassVar[str] = "quant"
@@ -63,6 +64,7 @@ class Quant(Pass):
     format: Literal["qdq", "qoperator"] = "qdq"
     weight: Literal["int8", "uint8", "int4", "uint4"] = "int8"
     block: int = -1
+    existing: Literal["keep", "strip"] = "keep"
 
     def run(self, ctx: Context) -> None:
         options = QuantOptions(
@@ -76,6 +78,7 @@ class Quant(Pass):
             format=self.format,
             weight=self.weight,
             block=None if self.block == -1 else self.block,
+            existing=self.existing,
         )
         done = quantize_to_goals(
             ctx.model,

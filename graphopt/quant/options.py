@@ -14,12 +14,14 @@ __all__ = ["FORMATS", "KINDS", "QuantOptions"]
 
 KINDS = ("static", "dynamic", "weights", "auto")
 FORMATS = ("qdq", "qoperator")
+EXISTING = ("keep", "strip")
 
 
 @dataclass(frozen=True)
 class QuantOptions:
     """How to quantize. `method` and `percentile` as in `range_of`; `reduce_range`: 7-bit weights, None asks
-    the target. `calib_mem`: bytes of activations that calibration holds at a time.
+    the target. `calib_mem`: bytes of activations that calibration holds at a time. `existing`: what becomes of a model
+    that is quantized already: `keep` leaves it alone, `strip` begins anew from floats.
 
     `kind`: `static` (calibrated), `dynamic` (activations quantized at run time), `weights` (nothing else), or `auto`,
     for each operator. `format`: `qdq` pairs, or `qoperator`, operators that read and write integers. `weight`: the type
@@ -36,6 +38,7 @@ class QuantOptions:
     format: str = "qdq"
     weight: str = "int8"
     block: int | None = None
+    existing: str = "keep"
 
     def check(self) -> None:
         """Raises `UsageError` for what makes no sense."""
@@ -44,6 +47,7 @@ class QuantOptions:
             raise UsageError(f"calib_mem is {self.calib_mem}", hint="give a number of bytes above 0, such as 1 << 29")
         for name, value, known in (
             ("kind", self.kind, KINDS), ("format", self.format, FORMATS), ("weight", self.weight, WEIGHT_TYPES),
+            ("existing", self.existing, EXISTING),
         ):  # fmt: skip
             if value not in known:
                 raise UsageError(f"quant.{name} cannot be {value!r}", hint=nearest(value, known))

@@ -16,7 +16,9 @@ from graphopt.quant.kinds import carry_out, nodes_of_kind
 from graphopt.quant.lift import lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
+from graphopt.quant.present import read_present
 from graphopt.quant.ranges import Range, range_of
+from graphopt.quant.strip import dequantize_graph
 from graphopt.quant.types import qtype
 from graphopt.runtime.executor import ExecutorError
 from graphopt.targets.cpu import multiplies_bytes_exactly
@@ -37,6 +39,7 @@ __all__ = ["Quantized", "quantize_graph"]
 
 SYNTHETIC_KEY = "graphopt.calibration"
 SYNTHETIC_BATCHES = 8
+_KEPT = "kept as they are (existing=strip quantizes anew, and the pass dequant makes floats of them)"
 
 Progress = Callable[[str, int, "int | None"], None]
 Feeds = Mapping[str, "np.ndarray[Any, Any]"]
@@ -77,11 +80,17 @@ def quantize_graph(
     """Quantize `model` in place for `target`, with `data` (dicts of input name to array) or, without,
     invented inputs.
 
-    `decline` is told of rewrites that cannot be made: by which name, at which node, and why. A model with invented
-    ranges says so in its metadata (`graphopt.calibration` = `synthetic`). Raises
-    `TargetError` if the target has no placement, `UsageError` for options, `DataError` for no data.
+    A model that is quantized already is left as it is, unless `options.existing` says otherwise. `decline` is
+    told of rewrites that cannot be made: by which name, at which node, and why. A model with invented ranges
+    says so in its metadata (`graphopt.calibration` = `synthetic`). Raises `TargetError` if the target has no
+    placement, `UsageError` for options, `DataError` for no data.
     """
     options.check()
+    present = read_present(model)
+    if present and options.existing == "keep":
+        return Quantized((), (), 0, None, 8, (f"already quantized: {present}; {_KEPT}",))
+    if present:
+        dequantize_graph(model, edit, decline)
     if options.kind in ("dynamic", "weights"):
         return _at_run_time(model, edit, target, options)
     table = target.require_quant()
@@ -89,6 +98,8 @@ def quantize_graph(
     lifted = lift_opset(model, edit, target, _opset_needed(model, table, options), decline=decline)
     placement = plan(model, table, options.selection, per_channel=options.per_channel, protects=edit.protects)
     remarks = [*([lifted] if lifted else []), *placement.notes]
+    if present:
+        remarks.append(f"already quantized: {present}; quantized anew")
     bits = 7 if _seven_bits(table, options.reduce_range) else 8
     if not placement.heavy:
         return Quantized((), _declined(placement), 0, None, bits, remarks)

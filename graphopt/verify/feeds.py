@@ -113,6 +113,10 @@ def _make(value: ir.Value, port: Port, shape: tuple[int, ...], facts: Shapes | N
         return _integers(value, shape, dtype, facts, rng, plan)
     if dtype.kind == "c":
         return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
+    stored = _stored_range(value)
+    if stored is not None:
+        noise = _floats("", shape, rng) if sides is None else _image(rng, shape, sides)
+        return _within(noise, *stored).astype(dtype)
     if sides is not None:
         return (_image(rng, shape, sides) * _contrast(value) + _brightness(value)).astype(dtype)
     return _floats(port.name, shape, rng).astype(dtype)
@@ -229,6 +233,24 @@ def _brightness(value: ir.Value) -> float:
     if _takes_bytes(value):
         return 128.0
     return 0.5 if any(True for _ in _constants(value, "Sub")) else 0.0
+
+
+def _stored_range(value: ir.Value) -> tuple[float, float] | None:
+    """The numbers that the model can tell apart, if it stores this input in integers: it has seen no others."""
+    for node, index in value.uses():
+        if node.op_type != "QuantizeLinear" or index or len(node.inputs) < 3:
+            continue
+        scale, zero = (None if v is None or v.const_value is None else v.const_value.numpy() for v in node.inputs[1:3])
+        if scale is not None and zero is not None and scale.size == zero.size == 1 and zero.dtype.kind in "iu":
+            kind = np.iinfo(zero.dtype)
+            low, high = ((end - int(zero.item())) * float(scale.item()) for end in (kind.min, kind.max))
+            return (low, high) if low < high < math.inf else None
+    return None
+
+
+def _within(noise: Array, low: float, high: float) -> Array:
+    """Noise of mean 0 and deviation 1, three deviations to each side of the middle of a range."""
+    return np.asarray(np.clip((low + high) / 2 + noise * (high - low) / 6, low, high))
 
 
 def _is_integer(dtype: int | None) -> bool:

@@ -177,3 +177,16 @@ def test_photographs_are_smooth_and_their_channels_alike() -> None:
 
 def test_a_plan_is_followed() -> None:
     assert synthesize(lone(ir.DataType.FLOAT, ["n", "t"]), plan=Plan(batch=3, length=5))["x"].shape == (3, 5)
+
+
+@pytest.mark.parametrize(("shape", "zero"), [("4,3,8,8", 0), ("4,50", 128)])
+def test_what_a_model_stores_in_integers_is_made_up_within_their_range(shape: str, zero: int) -> None:
+    """Beyond it the model saturates, which it has never seen in earnest."""
+    text = f"""<ir_version: 9, opset_import: ["": 17]> g (float[{shape}] x) => (float[{shape}] y)
+        <float s = {{0.01}}, uint8 z = {{{zero}}}> {{
+            q = QuantizeLinear(x, s, z)
+            y = DequantizeLinear(q, s, z)
+        }}"""
+    made = synthesize(ir.from_onnx_text(text))["x"]
+    assert -zero / 100 <= made.min() and made.max() <= (255 - zero) / 100
+    assert made.std() > 0.3
