@@ -21,7 +21,7 @@ from graphopt.engine.names import check_names, remarks
 from graphopt.engine.passes import Pass, Progress, silent
 from graphopt.engine.pipeline import Pipeline
 from graphopt.engine.selection import Selection
-from graphopt.errors import DataError, TargetError, VerificationError
+from graphopt.errors import DataError, VerificationError
 from graphopt.interop.convert import to_ir
 from graphopt.interop.form import Form, apply_form
 from graphopt.interop.onnxscript import adapted
@@ -342,8 +342,9 @@ class Job:
         if self._is_float_again(shared.get("verdict")):
             self._lossless = None
         report.calibration, report.verdict = shared.get("calibration"), shared.get("verdict")
-        if report.calibration is not None and self.target.compiled_by in ("onnxruntime", "openvino"):
-            self._read_kernels(self.target.compiled_by)
+        if report.calibration is not None:
+            with self._phase("kernels"):
+                report.see_kernels(self.model, self.target.compiled_by)
         passes = {p.name: p for p in self.passes}
         for record in self.journal.records.values():
             report.passes.append(
@@ -367,20 +368,6 @@ class Job:
         """Whether the only lossy pass put back the model that it was given, so that the result is held to more."""
         lossy = sum(item.accuracy is Accuracy.APPROX for item in self.passes)
         return verdict is not None and verdict.kept == "float" and lossy == 1
-
-    def _read_kernels(self, runtime: str) -> None:
-        """Which heavy operators run on integers, read off the graph that the runtime compiles."""
-        from graphopt.quant.coverage import coverage
-        from graphopt.quant.coverage_openvino import openvino_coverage
-        from graphopt.runtime.executor import ExecutorError
-
-        read = {"onnxruntime": coverage, "openvino": openvino_coverage}[runtime]
-        with self._phase("kernels"):
-            try:
-                self.report.coverage = read(self.model)
-            except (ExecutorError, TargetError) as error:
-                hint = f" ({error.hint})" if error.hint else ""
-                self.report.notes.append(f"the kernels could not be read: {error.what}{hint}")
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

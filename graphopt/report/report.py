@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import GateError
+
+if TYPE_CHECKING:
+    from graphopt.ir.model import Model
 
 
 @dataclass
@@ -116,6 +119,16 @@ class Report:
             return None
         hint = "nothing was written; ask for less, or leave quant out"
         return GateError(missed, where=self.source, hint=hint)
+
+    def see_kernels(self, model: Model, runtime: str | None) -> None:
+        """Read from the graph that `runtime` compiles which heavy operators run on integers; a note if it cannot be."""
+        from graphopt.quant.kernels import read_kernels
+
+        found = read_kernels(model, runtime)
+        if isinstance(found, str):
+            self.notes.append(found)
+        else:
+            self.coverage = found
 
     @property
     def rewrites(self) -> int:

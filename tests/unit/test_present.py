@@ -284,5 +284,5 @@ def test_the_pass_gives_the_float_network() -> None:
 
 
 def test_another_word_for_existing() -> None:
-    with pytest.raises(UsageError, match="quant.existing cannot be 'keeep'"):
+    with pytest.raises(UsageError, match=r"quant\.existing cannot be 'keeep'"):
         quantized(existing="keeep")
