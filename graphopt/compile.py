@@ -342,9 +342,10 @@ class Job:
         if self._is_float_again(shared.get("verdict")):
             self._lossless = None
         report.calibration, report.verdict = shared.get("calibration"), shared.get("verdict")
+        report.quantized = list(shared.get("quantized", ()))
         if report.calibration is not None:
             with self._phase("kernels"):
-                report.see_kernels(self.model, self.target.compiled_by)
+                report.see_kernels(self.model, self.target.compiled_by, shared.get("float", {}))
         passes = {p.name: p for p in self.passes}
         for record in self.journal.records.values():
             report.passes.append(

@@ -95,6 +95,8 @@ class Quant(Pass):
             ctx.shared["verdict"] = done.verdict
         if done.calibration is not None and not _is_float(done.verdict):
             ctx.shared["calibration"] = "synthetic" if done.synthetic else "data"
+            ctx.shared["quantized"] = done.placed
+            ctx.shared["float"] = done.reasons
         for _, op, reason in done.declined:
             ctx.decline(f"quant.{op}", None, reason)
         _note(ctx, done)

@@ -1,105 +1,135 @@
-"""Which weighted operators really run on integers, read off the graph that ONNX Runtime compiles."""
+"""Which heavy operators really run on integers, read off the graph that ONNX Runtime compiles.
+
+Heavy are convolutions, matrix products (of weights or of two activations), attention and recurrent layers: what a model
+spends its time on, and what integer kernels exist for.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphopt.runtime.compiled import CompiledGraph, CompiledNode, optimized_graph
-from graphopt.runtime.package import Package, package
+from graphopt.runtime.compiled import CompiledGraph, optimized_graph
+from graphopt.runtime.package import package
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
+    from graphopt.ir.value import Node
 
-__all__ = ["Coverage", "FloatOp", "coverage", "read_coverage"]
+__all__ = ["Coverage", "FloatOp", "coverage", "read_coverage", "reasons_by_name"]
 
-# Kernels by name, with the input that is the weight.
-_INTEGER = {
-    "QLinearConv": 3,
-    "QLinearMatMul": 3,
-    "QGemm": 3,
-    "MatMulIntegerToFloat": 1,
-    "MatMulInteger": 1,
-    "DynamicQuantizeMatMul": 1,
-    "ConvInteger": 1,
-    "MatMulNBits": 1,
-    "QAttention": 1,
-    "DynamicQuantizeLSTM": 1,
-}
-_FLOAT = {
-    "Conv": 1,
-    "FusedConv": 1,
-    "NhwcFusedConv": 1,
-    "ConvTranspose": 1,
-    "Gemm": 1,
-    "FusedGemm": 1,
-    "MatMul": 1,
-    "FusedMatMul": 1,
-    "Attention": 1,
-    "MultiHeadAttention": 1,
-    "LSTM": 1,
-    "GRU": 1,
-}
+_STATIC = frozenset({"QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "QAttention"})
+_DYNAMIC = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulInteger", "ConvInteger"})
+_WEIGHTS = frozenset({"MatMulNBits"})
+_INTEGER = _STATIC | _DYNAMIC
+_FLOAT = frozenset(
+    {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Attention",
+     "MultiHeadAttention", "GroupQueryAttention", "LSTM", "GRU", "RNN"}
+)  # fmt: skip
+_FUSED = 3  # operators behind a heavy one that a runtime may merge into it
 
 
 @dataclass(frozen=True)
 class FloatOp:
-    """An operator with a constant weight that runs in float: its name and operator in the compiled graph."""
+    """A heavy operator that runs in float: its name and operator in the compiled graph, and why."""
 
     name: str
     op: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Operators with a constant weight by the kernel they run in: `integer` and `float` many, the latter by
-    name.
-    """
+    """Heavy operators by the kernel they run in (`kernels`), and those in float, `left`, one by one."""
 
     kernels: Mapping[str, int]
     left: tuple[FloatOp, ...]
 
     @property
     def integer(self) -> int:
-        return sum(count for kernel, count in self.kernels.items() if kernel in _INTEGER)
+        """Operators that multiply integers, with calibrated scales or ones found while the model runs."""
+        return self._count(_INTEGER)
 
-    def __str__(self) -> str:
-        return f"{self.integer} of {self.integer + self.float} operators with weights on integers"
+    @property
+    def dynamic(self) -> int:
+        """Those of `integer` that find their scales while the model runs."""
+        return self._count(_DYNAMIC)
+
+    @property
+    def weights(self) -> int:
+        """Operators whose weights alone are stored as integers."""
+        return self._count(_WEIGHTS)
 
     @property
     def float(self) -> int:
         return len(self.left)
 
+    @property
+    def total(self) -> int:
+        return self.integer + self.weights + self.float
 
-def coverage(model: Model) -> Coverage:
-    """What ONNX Runtime's CPU provider makes of `model` with all its optimizations. Raises `ModelRefused`."""
-    packed = package(model.ir)
-    return read_coverage(optimized_graph(packed), packed)
+    def __str__(self) -> str:
+        kinds = [f"{self.dynamic} of them dynamic"] if self.dynamic else []
+        kinds += [f"{self.weights} more have integer weights"] if self.weights else []
+        behind = f" ({', '.join(kinds)})" if kinds else ""
+        return f"int8 kernels: {self.integer} of {self.total} heavy operators{behind}"
+
+    def remarks(self) -> list[str]:
+        """Why the others are float, one line for each reason."""
+        groups: dict[str, list[FloatOp]] = {}
+        for op in self.left:
+            groups.setdefault(op.reason, []).append(op)
+        return [
+            f"{ops[0].name} stayed float: {reason}"
+            if len(ops) == 1
+            else f"{len(ops)} stayed float, such as {ops[0].name}: {reason}"
+            for reason, ops in groups.items()
+        ]
+
+    def _count(self, kernels: frozenset[str]) -> int:
+        return sum(count for kernel, count in self.kernels.items() if kernel in kernels)
 
 
-def read_coverage(compiled: CompiledGraph, packed: Package) -> Coverage:
-    """Count the kernels of a compiled graph; `packed` is the model it was made from."""
-    makers = {output: node for node in compiled.nodes for output in node.outputs if output}
-    fed = {port.name for port in packed.inputs}
+def coverage(model: Model, reasons: Mapping[str, str] | None = None) -> Coverage:
+    """What ONNX Runtime's CPU provider makes of `model` with all its optimizations.
+
+    `reasons`: why operators stay float, by name, as `reasons_by_name` makes them. Raises `ModelRefused`.
+    """
+    return read_coverage(optimized_graph(package(model.ir)), reasons)
+
+
+def read_coverage(compiled: CompiledGraph, reasons: Mapping[str, str] | None = None) -> Coverage:
+    """Count the kernels of a compiled graph."""
+    known = reasons or {}
     kernels: Counter[str] = Counter()
     left = []
     for node in compiled.nodes:
-        index = _INTEGER.get(node.op, _FLOAT.get(node.op))
-        if index is None or index >= len(node.inputs) or not _is_constant(node.inputs[index], makers, fed):
+        if node.op not in _INTEGER and node.op not in _WEIGHTS and node.op not in _FLOAT:
             continue
         kernels[node.op] += 1
         if node.op in _FLOAT:
-            left.append(FloatOp(node.name or node.outputs[0], node.op))
+            names = (node.name, *node.outputs)
+            reason = next((known[n] for n in names if n and n in known), f"the runtime chose {node.op}")
+            left.append(FloatOp(node.name or node.outputs[0], node.op, reason))
     return Coverage(dict(kernels.most_common()), tuple(left))
 
 
-def _is_constant(name: str, makers: Mapping[str, CompiledNode], fed: set[str]) -> bool:
-    """Whether a weight is stored in the model: as it is, or as integers that are turned into floats first."""
-    while name in makers:
-        node = makers[name]
-        if node.op not in ("DequantizeLinear", "Transpose", "Cast") or not node.inputs:
-            return False
-        name = node.inputs[0]
-    return name != "" and name not in fed
+def reasons_by_name(declined: Iterable[tuple[Node, str]]) -> dict[str, str]:
+    """Reasons by the names under which operators may be found in a compiled graph.
+
+    Those are their own name, and their output's or that of the operators behind, which the runtime may merge into them.
+    """
+    found: dict[str, str] = {}
+    for node, reason in declined:
+        keys = [node.name]
+        for _ in range(_FUSED):
+            keys.extend(v.name for v in node.outputs)
+            uses = node.outputs[0].uses() if node.outputs else []
+            if len(uses) != 1:
+                break
+            node = uses[0][0]
+        for key in keys:
+            found.setdefault(key, reason)
+    return found

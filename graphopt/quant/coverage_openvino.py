@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,13 +31,16 @@ class OpenVINOCoverage(Coverage):
         return sum(count for kernel, count in self.kernels.items() if kernel.endswith(_INTEGERS))
 
 
-def openvino_coverage(model: Model) -> OpenVINOCoverage:
-    """What OpenVINO's CPU plugin makes of `model`. Raises what `layers` raises."""
-    return read_layers(layers(model), _products(model))
+def openvino_coverage(model: Model, reasons: Mapping[str, str] | None = None) -> OpenVINOCoverage:
+    """What OpenVINO's CPU plugin makes of `model`; `reasons` as for `coverage`. Raises what `layers` raises."""
+    return read_layers(layers(model), _products(model), reasons)
 
 
-def read_layers(found: Sequence[Layer], products: frozenset[str]) -> OpenVINOCoverage:
+def read_layers(
+    found: Sequence[Layer], products: frozenset[str], reasons: Mapping[str, str] | None = None
+) -> OpenVINOCoverage:
     """Count the kernels; `products`: names of operators with constant weights, for those merged with others."""
+    known = reasons or {}
     kernels: Counter[str] = Counter()
     left = []
     heavy = [layer for layer in found if layer.type in _HEAVY]
@@ -52,7 +55,7 @@ def read_layers(found: Sequence[Layer], products: frozenset[str]) -> OpenVINOCov
         kernel = f"{layer.type} {layer.precision}"
         kernels.update({kernel: len(inside)})
         if layer.precision not in _INTEGERS:
-            left += [FloatOp(name, kernel) for name in inside]
+            left += [FloatOp(name, kernel, known.get(name, f"the runtime chose {kernel}")) for name in inside]
     return OpenVINOCoverage(dict(+kernels), tuple(left))
 
 

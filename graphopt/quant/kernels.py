@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from graphopt.errors import TargetError
@@ -17,13 +18,13 @@ __all__ = ["read_kernels"]
 _READERS = {"onnxruntime": coverage, "openvino": openvino_coverage}
 
 
-def read_kernels(model: Model, runtime: str | None) -> Coverage | str | None:
+def read_kernels(model: Model, runtime: str | None, reasons: Mapping[str, str]) -> Coverage | str | None:
     """What `runtime` makes of `model`, or why that could not be read; None for a runtime whose graphs are not read."""
     read = _READERS.get(runtime or "")
     if read is None:
         return None
     try:
-        return read(model)
+        return read(model, reasons)
     except (ExecutorError, TargetError) as error:
         hint = f" ({error.hint})" if error.hint else ""
         return f"the kernels could not be read: {error.what}{hint}"

@@ -208,6 +208,7 @@ class _Flow:
         self.nodes = list(model.main.nodes)
         self.heavy = {h.node: h for h in result.heavy}
         self.wanted: set[Value] = set()
+        self.handed_on: set[Value] = set()
         self.integer: dict[Value, _Root] = {}
         self.local: dict[tuple[Value, str], Pair] = {}
 
@@ -224,6 +225,7 @@ class _Flow:
 
     def _backward(self) -> None:
         for node in reversed(self.nodes):
+            self.handed_on.update(v for v in node.outputs if self._handed_on(v))
             heavy = self.heavy.get(node)
             if heavy is not None:
                 self.wanted.update(v for v in (heavy.x, heavy.other) if v is not None)
@@ -232,6 +234,16 @@ class _Flow:
                     self.wanted.add(node.inputs[0])
             elif self._elementwise(node) and self._result(node)[0] in self.wanted:
                 self.wanted.update(v for v in node.inputs if v is not None)
+
+    def _handed_on(self, value: Value) -> bool:
+        """Whether nobody reads `value` but weighted operators as their data, be it behind data movement."""
+        if value.is_output or not value.use_count:
+            return False
+        for node, index in value.uses():
+            moved = index == 0 and self._moves(node) and all(o in self.handed_on for o in node.outputs)
+            if not moved and (index != 0 or node not in self.heavy):
+                return False
+        return True
 
     def _moves(self, node: Node) -> bool:
         attrs = self.table.data_movement.get(node.op)
@@ -273,6 +285,8 @@ class _Flow:
             self._write(heavy.output, _Root(heavy.output), f"output of {node.op}")
         elif rule.output == "through-redundant-activation":
             self._write(*self._carrier(heavy.output), f"output of {node.op}")
+        elif rule.output == "if-wanted" and heavy.output in self.handed_on:
+            self._write(heavy.output, _Root(heavy.output), f"output of {node.op}, which only integer operators read")
         elif self._falls_back(heavy, rule):
             value, root = self._carrier(heavy.output)
             self._write(value, root, f"output of {node.op}, which would fall back to float without")

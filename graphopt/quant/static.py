@@ -11,6 +11,7 @@ import numpy as np
 
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.calibrate import Calibration, calibrate
+from graphopt.quant.coverage import reasons_by_name
 from graphopt.quant.insert import Decliner, Placed, insert
 from graphopt.quant.kinds import carry_out, nodes_of_kind
 from graphopt.quant.lift import lift_opset
@@ -49,7 +50,7 @@ Feeds = Mapping[str, "np.ndarray[Any, Any]"]
 class Quantized:
     """What was done: what was placed, what was declined (node, operator, reason), from which calibration,
     with how many bits. `kinds`: operators that were quantized otherwise than static, by kind. `verdict`: whether it
-    paid, if that was asked.
+    paid, if that was asked. `reasons`: why operators stay float, as `coverage` takes them.
     """
 
     placed: Sequence[Placed]
@@ -60,6 +61,7 @@ class Quantized:
     notes: Sequence[str] = ()
     verdict: Verdict | None = None
     kinds: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def synthetic(self) -> bool:
@@ -102,7 +104,7 @@ def quantize_graph(
         remarks.append(f"already quantized: {present}; quantized anew")
     bits = 7 if _seven_bits(table, options.reduce_range) else 8
     if not placement.heavy:
-        return Quantized((), _declined(placement), 0, None, bits, remarks)
+        return Quantized((), _declined(placement), 0, None, bits, remarks, reasons=_reasons(placement))
     names = [v.name for v in placement.calibrated]
     batches = _invented(model, seed) if data is None else data
     calibration = calibrate(
@@ -115,13 +117,13 @@ def quantize_graph(
     )
     statistics = calibration.statistics
     ranges = _ranges(placement, statistics, options)
-    declined = _declined(placement)
+    declined, reasons = _declined(placement), _reasons(placement)
     placed = insert(placement, ranges, edit, bits=bits, progress=_teller(progress, "quantization"), decline=decline)
     model.metadata.pop(SYNTHETIC_KEY, None)
     if calibration.synthetic:
         model.metadata[SYNTHETIC_KEY] = "synthetic"
     done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
-    return Quantized(placed, declined, done, calibration, bits, remarks)
+    return Quantized(placed, declined, done, calibration, bits, remarks, reasons=reasons)
 
 
 def _ranges(placement: Plan, statistics: Mapping[str, TensorStatistics], options: QuantOptions) -> dict[Value, Range]:
@@ -176,6 +178,10 @@ def _seven_bits(table: QuantTable, wanted: bool | None) -> bool:
 
 def _declined(placement: Plan) -> list[tuple[str, str, str]]:
     return [(d.node.name, d.node.op, d.reason) for d in placement.declined]
+
+
+def _reasons(placement: Plan) -> dict[str, str]:
+    return reasons_by_name((d.node, d.reason) for d in placement.declined)
 
 
 def _check_ops(ops: Sequence[str], table: QuantTable) -> None:

@@ -14,10 +14,13 @@
     metric          {before, after}, null without --eval
     latency         {before, after: {median, low, high: milliseconds, runs}, measurable}, null without --bench
     calibration     null, "data" or "synthetic"
-    coverage        null, or {integer, float, kernels {name: count}, left [{name, op}]}
     verdict         null if nothing was quantized, or without a check of its speed, else {kept ("quantized", "float"),
                     faster, forced, reason (null or why nothing was measured), shapes {input: [sizes]}, speedup: null or
                     {ratio, low, high, before, after: {median, low, high: milliseconds, runs}}}
+    coverage        null, or {integer, dynamic, weights, float, kernels {name: count}, left [{name, op, reason}]}:
+                    heavy operators on integers, those of them with scales found at run time, those with integer
+                    weights only, and those in float
+    quantized       [{kind, name, dtype, scale (the largest), channels, reason}], each activation, weight and bias
     seconds         wall time by phase
     notes           [text]
     versions        {package: version}
@@ -58,6 +61,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "calibration": report.calibration,
         "coverage": _coverage(report.coverage),
         "verdict": _verdict(report.verdict),
+        "quantized": [dataclasses.asdict(item) for item in report.quantized],
         "seconds": report.seconds,
         "notes": report.notes,
         "versions": report.versions,
@@ -121,6 +125,8 @@ def _coverage(found: Any) -> dict[str, Any] | None:
         return None
     return {
         "integer": found.integer,
+        "dynamic": found.dynamic,
+        "weights": found.weights,
         "float": found.float,
         "kernels": dict(found.kernels),
         "left": [dataclasses.asdict(op) for op in found.left],

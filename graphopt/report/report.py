@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,8 @@ class Report:
     `verification` is None if it was switched off. `metric_*`: what `evaluate` returned for the
     original and for the result. `calibration`: None, "data" or "synthetic". `coverage`: heavy
     operators that run in integers and in floats on the target, where that was read off its compiled graph.
-    `verdict`: whether quantization made it faster, None if nothing was quantized.
+    `verdict`: whether quantization made it faster, None if nothing was quantized. `quantized`: every activation, weight
+    and bias that became integers (`graphopt.quant.insert.Placed`), with the reason.
     """
 
     source: str
@@ -91,6 +93,7 @@ class Report:
     calibration: str | None = None
     coverage: Any = None
     verdict: Any = None
+    quantized: list[Any] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     output: str | None = None
@@ -120,11 +123,14 @@ class Report:
         hint = "nothing was written; ask for less, or leave quant out"
         return GateError(missed, where=self.source, hint=hint)
 
-    def see_kernels(self, model: Model, runtime: str | None) -> None:
-        """Read from the graph that `runtime` compiles which heavy operators run on integers; a note if it cannot be."""
+    def see_kernels(self, model: Model, runtime: str | None, reasons: Mapping[str, str]) -> None:
+        """Read from the graph that `runtime` compiles which heavy operators run on integers; a note if it cannot be.
+
+        `reasons`: why operators were left in float, by name.
+        """
         from graphopt.quant.kernels import read_kernels
 
-        found = read_kernels(model, runtime)
+        found = read_kernels(model, runtime, reasons)
         if isinstance(found, str):
             self.notes.append(found)
         else:

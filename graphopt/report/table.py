@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -21,6 +21,7 @@ from graphopt.report.report import Latency, PassSummary, Report
 
 if TYPE_CHECKING:
     from graphopt.quant.coverage import Coverage
+    from graphopt.quant.insert import Placed
     from graphopt.quant.verdict import Verdict
     from graphopt.verify.validate import Verification
 
@@ -36,6 +37,7 @@ def render(report: Report, *, stats: bool = False) -> RenderableType:
     parts.append(_passes(report.passes))
     if stats:
         parts += [Text(), _rules(report.passes)]
+        parts += [Text(), _placements(report.quantized)] if report.quantized else []
     parts += [Text(), _facts(report)]
     return Group(*parts)
 
@@ -254,15 +256,13 @@ def _quantization(report: Report) -> Iterator[Text]:
     coverage: Coverage | None = report.coverage
     if coverage is None:
         return
-    total = coverage.integer + coverage.float
     floats = {op.op for op in coverage.left}
     kernels = ", ".join(f"{kernel} ×{n}" for kernel, n in coverage.kernels.items() if kernel not in floats)
-    line = f"{coverage.integer} of {total} operators with weights run on integers"
-    yield Text(f"{line}: {kernels}" if kernels else line)
-    if coverage.left:
-        named = ", ".join(f"{op.name} ({op.op})" for op in coverage.left[:_LEFT_SHOWN])
-        more = len(coverage.left) - _LEFT_SHOWN
-        yield Text(f"in float: {named}" + (f" and {more} more" if more > 0 else ""))
+    yield Text(f"{coverage}: {kernels}" if kernels else str(coverage))
+    remarks = coverage.remarks()
+    yield from map(Text, remarks[:_LEFT_SHOWN])
+    if len(remarks) > _LEFT_SHOWN:
+        yield Text(f"and {len(remarks) - _LEFT_SHOWN} more reasons, which the JSON report has")
 
 
 def _verdict(found: Verdict) -> Iterator[Text]:
@@ -284,6 +284,17 @@ def _verdict(found: Verdict) -> Iterator[Text]:
     yield Text(f"{line}, {after.runs} runs each on one thread, with {inputs}")
     if found.kept == "float":
         yield Text("--force keeps the quantized one", style="dim")
+
+
+def _placements(quantized: Iterable[Placed]) -> Table:
+    """What became integers and why, one line for each reason."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for item in quantized:
+        groups.setdefault((item.kind, item.dtype, item.reason), []).append(item.name)
+    made = table("quantized", "type", "number", "why", "such as", right=("number",), fold="why")
+    for (kind, dtype, reason), names in groups.items():
+        made.add_row(kind, dtype, str(len(names)), reason, names[0])
+    return made
 
 
 def _notes(report: Report) -> Iterator[str]:

@@ -17,10 +17,10 @@ from graphopt.errors import UsageError, nearest
 
 __all__ = ["Elementwise", "QuantTable", "Weighted", "check_keys", "read_quant_table"]
 
-Output = Literal["always", "never", "through-redundant-activation"]
 Style = Literal["integer-flow", "tensorrt", "openvino", "node-units"]
 _STYLES = ("integer-flow", "tensorrt", "openvino", "node-units")
-_OUTPUTS = ("always", "never", "through-redundant-activation")
+Output = Literal["always", "never", "if-wanted", "through-redundant-activation"]
+_OUTPUTS = ("always", "never", "if-wanted", "through-redundant-activation")
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,12 @@ class Weighted:
     `axis`: the weight's output-channel axis (negative: from the end), `axis_if` another one when an attribute
     has a value, such as `{transB = [1, 0]}` for axis 0 where transB is 1. `output`: whether a Q stands on the
     output: `always` directly; `through-redundant-activation` behind a Relu or Clip that the Q makes
-    redundant, else directly; `never`: not for its own sake. `output_before`: operators that, as the only
-    reader, make the runtime fall back to float unless the output is quantized all the same (behind them if
-    the Q makes them redundant, else directly). `bias_add`: whether a bias may be a separate Add. `pairs`: the
-    second operand may be an activation; its type is `pair_dtype`. `min_k`, `min_n`: weights with fewer rows
-    or columns stay float, and so do products with fewer than `min_m` rows. `per_channel`: False for one scale per
+    redundant, else directly; `if-wanted`: directly if nobody reads it but operators that run on integers, be it behind
+    data movement, so that nothing is rounded that would not be; `never`: not for its own sake. `output_before`:
+    operators that, as the only reader, make the runtime fall back to float unless the output is quantized all the same
+    (behind them if the Q makes them redundant, else directly). `bias_add`: whether a bias may be a separate Add.
+    `pairs`: the second operand may be an activation; its type is `pair_dtype`. `min_k`, `min_n`: weights with fewer
+    rows or columns stay float, and so do products with fewer than `min_m` rows. `per_channel`: False for one scale per
     weight. Of the following, 0 is no limit. `spatial`: only with that many spatial axes. `min_channels`: fewer input
     or output channels stay float, with the exceptions that the placement's style makes. `max_length`: attention over
     longer sequences stays float.

@@ -61,7 +61,7 @@ def report() -> Report:
         latency_before=Latency(21.3, 20.9, 22.0, 140),
         latency_after=Latency(8.41, 8.3, 8.9, 140),
         calibration="synthetic",
-        coverage=Coverage({"QLinearConv": 53, "Gemm": 1}, (FloatOp("/fc/Gemm", "Gemm"),)),
+        coverage=Coverage({"QLinearConv": 53, "Gemm": 1}, (FloatOp("/fc/Gemm", "Gemm", "its name was to be skipped"),)),
         seconds={"load": 0.06, "passes": 1.97},
     )
 
@@ -96,8 +96,8 @@ verified   1 output; worst 'logits': max abs 0.31, relative 0.08, SNR 28 dB
            on 2 made-up inputs, in 1.7 s, by ONNX Runtime
 quantized  SYNTHETIC CALIBRATION: the ranges come from made-up inputs; give real
            ones with --data
-           53 of 54 operators with weights run on integers: QLinearConv ×53
-           in float: /fc/Gemm (Gemm)
+           int8 kernels: 53 of 54 heavy operators: QLinearConv ×53
+           /fc/Gemm stayed float: its name was to be skipped
 assumed    batch = 1 (for MACs and planned memory)
 note       quant: weights have 7 bits
 took       2.0 s (load 60 ms, passes 2.0 s)"""
@@ -194,7 +194,7 @@ def test_json_says_what_the_table_says():
         "seconds": None,
     }
     assert read["latency"]["measurable"] is True
-    assert read["coverage"]["left"] == [{"name": "/fc/Gemm", "op": "Gemm"}]
+    assert read["coverage"]["left"] == [{"name": "/fc/Gemm", "op": "Gemm", "reason": "its name was to be skipped"}]
     assert to_json(replace(report(), verification=None, coverage=None, latency_after=None))["latency"] is None
 
 
