@@ -110,6 +110,8 @@ def optimize(
     target: str | Target = "onnx",
     data: Any = None,
     preprocess: str | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    calib_mem: str | None = None,
     evaluate: Callable[[Runner], float] | None = None,
     max_drop: float | None = None,
     force: bool = False,
@@ -146,12 +148,14 @@ def optimize(
     `target`: where the model will run. `data`: samples for calibration and verification: a file, a folder, the
     name of a function, `"FILE.py:FUNCTION"`, an iterable of dicts from input name to array, a function that returns
     one, or a `CalibrationDataReader` of ONNX Runtime. `preprocess`: how images, if that is what the files are, become
-    arrays: `"resize=256,crop=224,scale=1/255,layout=nchw,rgb"`. `evaluate(run)` returns a metric, higher being better,
-    computed by calling `run(feeds)`; it is applied to the original and the result, and `max_drop` is the most by which
-    the metric may fall, in percent of the original's. `force`: keep the quantized model even if it turns out not to be
-    faster than the float one, which is kept otherwise. `min_speedup`: how many times as fast quantization has to make
-    the model, at least. `verify` compares the result with the original in a second process; `"pass"` does so after
-    each pass, too, and `"local"` also compares what each rewrite replaced with what it made.
+    arrays: `"resize=256,crop=224,scale=1/255,layout=nchw,rgb"`. `calibration`: a file with the statistics of `quant`,
+    which is written if it does not exist, and used instead of the data if it does; `calib_mem`: the activations that
+    are held meanwhile, such as `"512MiB"`. `evaluate(run)` returns a metric, higher being better, computed by calling
+    `run(feeds)`; it is applied to the original and the result, and `max_drop` is the most by which the metric may fall,
+    in percent of the original's. `force`: keep the quantized model even if it turns out not to be faster than the float
+    one, which is kept otherwise. `min_speedup`: how many times as fast quantization has to make the model, at least.
+    `verify` compares the result with the original in a second process; `"pass"` does so after each pass, too, and
+    `"local"` also compares what each rewrite replaced with what it made.
     `accuracy`: the loosest class of rewrite allowed (`exact`, `close`, `fast`); by default that of the preset.
     `bench` measures the latency of both. `stats`: measure the time of each rule for the report. `stop_after`: apply
     rewrites up to this ordinal only.
@@ -181,6 +185,7 @@ def optimize(
             selection=selection,
             sizes=size_request(shapes, dims),
             trust_sizes=not mode,
+            options=_options(calibration, calib_mem),
             form=Form(before, after, dict(connect or {}), _interface(inputs, outputs, rename, freeze)),
             goals=Goals(evaluate, max_drop, force=force, min_speedup=min_speedup),
             progress=progress,
@@ -194,6 +199,11 @@ def optimize(
         job.bench()
     job.gate()
     return Result(job.report, job.journal, job.model, wanted, model, job.target)
+
+
+def _options(calibration: str | os.PathLike[str] | None, calib_mem: str | None) -> dict[str, str]:
+    given = {"calibration": None if calibration is None else os.fspath(calibration), "calib_mem": calib_mem}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _interface(

@@ -85,12 +85,11 @@ def bisect(
     """Find the first rewrite that makes a model bad, by replaying the beginning of a run.
 
     `model` to `keep_going`, `target`, `data`, `preprocess`, `accuracy`, `seed` and `allow_links` are those of
-    `optimize`. A model is bad if onnx's checker or the runtime refuses it, or if it computes something else than the
-    original. Instead, it is bad if one of these says so: `oracle`, a command that gets the path of the model for
-    `{model}` and ends with another exit code than 0, or not within `timeout` seconds; `evaluate`, if the metric falls
-    by more than `max_drop` percent of the original's; `build`, a suffix such as `".engine"`, if that file cannot be
-    written, with `options`.
-    `tell` gets a line for each step, `show` what the command prints.
+    `optimize`. A model is bad if onnx's checker or the runtime refuses it, or if it computes something else than
+    the original. Instead, it is bad if one of these says so: `oracle`, a command that gets the path of the model
+    for `{model}` and ends with another exit code than 0, or not within `timeout` seconds; `evaluate`, if the metric
+    falls by more than `max_drop` percent of the original's; `build`, a suffix such as `".engine"`, if that file
+    cannot be written, with `options`. `tell` gets a line for each step, `show` what the command prints.
 
     Raises `UsageError` if the original itself is bad, and what `optimize` raises for wrong arguments.
     """

@@ -7,14 +7,14 @@ import itertools
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphopt.engine.assemble import Asked, Ruleful, accuracy_of, assemble
+from graphopt.engine.assemble import Asked, Ruleful, accuracy_of, assemble, with_options
 from graphopt.engine.goals import Goals
 from graphopt.engine.journal import Journal
 from graphopt.engine.names import check_names, remarks
@@ -51,7 +51,7 @@ class Job:
     """A model on its way through a pipeline, with the report that grows on the way.
 
     Once it is prepared, `original` is the model as it was, `feeds` is what it is run on, and `no_feeds` says why there
-    is nothing to run it on, else None.
+    is nothing to run it on, else None. `options`: of any pass that has them.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Job:
         trust_sizes: bool = False,
         form: Form | None = None,
         goals: Goals | None = None,
+        options: Mapping[str, str] | None = None,
         progress: Progress = silent,
     ) -> None:
         self._progress = progress
@@ -80,7 +81,7 @@ class Job:
         passes = adapted(passes)
         self.accuracy = accuracy_of(passes, accuracy)
         self.assembly = assemble(passes, rules)
-        self.passes, self._added = self.assembly.passes, self.assembly.added
+        self.passes, self._added = with_options(self.assembly.passes, options or {}), self.assembly.added
         self.selection = selection or Selection()
         check_names(self.selection, self.passes)
         self._stop_after, self._seed = stop_after, seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from graphopt import (
@@ -34,6 +35,8 @@ class Quant(Pass):
     with a scale for each `block` rows (0: for each column; -1: what suits); `auto` chooses for each operator.
     `format`: Q/DQ pairs, or operators that read and write integers.
     `existing`: what becomes of a model that is quantized already: `keep` leaves it as it is, `strip` begins anew.
+    `calibration`: a file with its statistics, which is written if it does not exist, and used instead of data if it
+    does.
     """
 
     name: ClassVar[str] = "quant"
@@ -65,6 +68,7 @@ class Quant(Pass):
     weight: Literal["int8", "uint8", "int4", "uint4"] = "int8"
     block: int = -1
     existing: Literal["keep", "strip"] = "keep"
+    calibration: str = ""
 
     def run(self, ctx: Context) -> None:
         options = QuantOptions(
@@ -73,6 +77,7 @@ class Quant(Pass):
             per_channel=self.per_channel,
             reduce_range=None if self.reduce_range == "auto" else self.reduce_range == "true",
             calib_mem=parse_bytes(self.calib_mem),
+            calibration=Path(self.calibration) if self.calibration else None,
             selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends),
             kind=self.kind,
             format=self.format,

@@ -46,6 +46,8 @@ class Settings:
     output: Path | None = None
     data: Path | None = None
     preprocess: str | None = None
+    calibration: Path | None = None
+    calib_mem: str | None = None
     eval: str | None = None
     max_drop: float | None = None
     force: bool = False
@@ -163,7 +165,7 @@ def _read(key: str, value: Any, where: str) -> Any:
 
 def _relative(key: str, value: Any, folder: Path) -> Any:
     """Paths in a file start at the file's folder."""
-    if key in ("output", "data"):
+    if key in ("output", "data", "calibration"):
         return folder / value
     if key == "rules":
         return tuple(folder / path for path in value)
@@ -304,6 +306,8 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "output": _path,
     "data": _path,
     "preprocess": _text,
+    "calibration": _path,
+    "calib-mem": _text,
     "eval": _text,
     "max-drop": _percent,
     "force": _flag,

@@ -101,6 +101,17 @@ def run(
         ),
     ] = None,
     preprocess: Preprocess = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Statistics for quant: written if the file does not exist, used instead of the data if it does.",
+        ),
+    ] = None,
+    calib_mem: Annotated[
+        str | None,
+        typer.Option(metavar="BYTES", help="The activations that calibration holds at a time; 512MiB by default."),
+    ] = None,
     evaluate: Annotated[
         str | None,
         typer.Option(
@@ -205,7 +216,8 @@ def run(
         "freeze": freeze,
         "before": before, "after": after, "connect": connect or None, "opset": opset, "strip": strip,
         "level": level, "target": target, "output": output,
-        "data": data, "preprocess": preprocess, "eval": evaluate, "max-drop": max_drop,
+        "data": data, "preprocess": preprocess, "calibration": calibration, "calib-mem": calib_mem,
+        "eval": evaluate, "max-drop": max_drop,
         "force": force, "min-speedup": min_speedup, "verify": False if no_verify else verify,
         "bench": bench, "stop-after": stop_after, "seed": seed, "external-data": external_data, "sm": sm,
         "profile": profile or None, "allow-links": allow_links, "json": json, "stats": stats,
@@ -336,6 +348,8 @@ def _run(path: Path, settings: Settings, began: float, *, verbose: bool, quiet: 
             target=settings.target,
             data=settings.data,
             preprocess=settings.preprocess,
+            calibration=settings.calibration,
+            calib_mem=settings.calib_mem,
             evaluate=metric,
             **settings.goals,
             verify=settings.verify,

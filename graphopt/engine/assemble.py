@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import types
@@ -43,6 +44,21 @@ class Assembly:
     added: list[str]
     packs: list[str]
     files: list[str]
+
+
+def with_options(passes: Sequence[Pass], options: Mapping[str, Any]) -> list[Pass]:
+    """The passes, with these values in the fields of these names wherever a pass has such.
+
+    Raises `UsageError` for an option that none of them has.
+    """
+    known = {field.name for item in passes for field in dataclasses.fields(item)}
+    for name in options:
+        if name not in known:
+            raise UsageError(f"no pass of this run takes {name.replace('_', '-')}", hint="such as -p fuse,quant")
+    return [
+        dataclasses.replace(item, **{f.name: options[f.name] for f in dataclasses.fields(item) if f.name in options})
+        for item in passes
+    ]
 
 
 def assemble(asked: str | Sequence[Asked], rules: Ruleful | Iterable[Ruleful] = ()) -> Assembly:

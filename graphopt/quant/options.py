@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.blocks import WEIGHT_TYPES
@@ -20,8 +21,9 @@ EXISTING = ("keep", "strip")
 @dataclass(frozen=True)
 class QuantOptions:
     """How to quantize. `method` and `percentile` as in `range_of`; `reduce_range`: 7-bit weights, None asks
-    the target. `calib_mem`: bytes of activations that calibration holds at a time. `existing`: what becomes of a model
-    that is quantized already: `keep` leaves it alone, `strip` begins anew from floats.
+    the target. `calib_mem`: bytes of activations that calibration holds at a time. `calibration`: the file that its
+    statistics come from, or go to if it does not exist. `existing`: what becomes of a model that is quantized already:
+    `keep` leaves it alone, `strip` begins anew from floats.
 
     `kind`: `static` (calibrated), `dynamic` (activations quantized at run time), `weights` (nothing else), or `auto`,
     for each operator. `format`: `qdq` pairs, or `qoperator`, operators that read and write integers. `weight`: the type
@@ -33,6 +35,7 @@ class QuantOptions:
     per_channel: bool = True
     reduce_range: bool | None = None
     calib_mem: int = MEMORY
+    calibration: Path | None = None
     selection: QuantSelection = field(default_factory=QuantSelection)
     kind: str = "static"
     format: str = "qdq"

@@ -19,6 +19,7 @@ from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
 from graphopt.quant.present import read_present
 from graphopt.quant.ranges import Range, range_of
+from graphopt.quant.store import obtain
 from graphopt.quant.strip import dequantize_graph
 from graphopt.quant.types import qtype
 from graphopt.runtime.executor import ExecutorError
@@ -106,15 +107,19 @@ def quantize_graph(
     if not placement.heavy:
         return Quantized((), _declined(placement), 0, None, bits, remarks, reasons=_reasons(placement))
     names = [v.name for v in placement.calibrated]
-    batches = _invented(model, seed) if data is None else data
-    calibration = calibrate(
+    stored = options.calibration is not None and options.calibration.exists()
+    batches = (() if stored else _invented(model, seed)) if data is None else data
+    run = functools.partial(
+        calibrate,
         model,
-        names,
-        batches,
+        batches=batches,
         synthetic=data is None,
         budget=options.calib_mem,
         progress=_teller(progress, "calibration"),
     )
+    calibration = obtain(model, names, data, options.calibration, run)
+    if stored:
+        remarks.append(f"ranges from {options.calibration}")
     statistics = calibration.statistics
     ranges = _ranges(placement, statistics, options)
     declined, reasons = _declined(placement), _reasons(placement)

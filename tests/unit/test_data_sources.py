@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +115,10 @@ def test_inputs_that_are_no_images(tmp_path: Path) -> None:
 
 def test_without_pillow_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo(tmp_path / "a.png", 8, 8)
-    monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     assert fails(tmp_path, "rgb") == (
         "images are read with Pillow, which is not installed\n  pip install 'graphopt[images]'"
     )
-    assert builtins is not None
 
 
 def test_a_recipe_is_read() -> None:
