@@ -342,7 +342,7 @@ class Job:
         report.stopped_after = self._stop_after if self.journal.stopped else None
         if self._is_float_again(shared.get("verdict")):
             self._lossless = None
-        report.calibration, report.verdict = shared.get("calibration"), shared.get("verdict")
+        report.calibration, report.verdict, report.gains = map(shared.get, ("calibration", "verdict", "gains"))
         report.quantized = list(shared.get("quantized", ()))
         if report.calibration is not None:
             with self._phase("kernels"):

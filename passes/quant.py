@@ -37,6 +37,7 @@ class Quant(Pass):
     `existing`: what becomes of a model that is quantized already: `keep` leaves it as it is, `strip` begins anew.
     `calibration`: a file with its statistics, which is written if it does not exist, and used instead of data if it
     does.
+    `correct`: what is done to weights and biases against the loss (`bias|clip|hqq|gptq`), or `none`.
     """
 
     name: ClassVar[str] = "quant"
@@ -55,7 +56,7 @@ class Quant(Pass):
         "quant.embedding": "A table is stored as integers, and the rows gathered from it become floats.",
     }
 
-    method: Literal["auto", "minmax", "average", "percentile", "entropy", "mse"] = "minmax"
+    method: Literal["auto", "minmax", "average", "percentile", "entropy", "mse"] = "auto"
     percentile: float = 99.99
     per_channel: bool = True
     reduce_range: Literal["auto", "true", "false"] = "auto"
@@ -69,6 +70,7 @@ class Quant(Pass):
     block: int = -1
     existing: Literal["keep", "strip"] = "keep"
     calibration: str = ""
+    correct: tuple[str, ...] = QuantOptions().corrections
 
     def run(self, ctx: Context) -> None:
         options = QuantOptions(
@@ -78,6 +80,7 @@ class Quant(Pass):
             reduce_range=None if self.reduce_range == "auto" else self.reduce_range == "true",
             calib_mem=parse_bytes(self.calib_mem),
             calibration=Path(self.calibration) if self.calibration else None,
+            corrections=() if self.correct == ("none",) else self.correct,
             selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends),
             kind=self.kind,
             format=self.format,
@@ -96,6 +99,7 @@ class Quant(Pass):
             progress=ctx.progress,
             decline=ctx.decline,
         )
+        ctx.shared["gains"] = done.gains
         if done.verdict is not None:
             ctx.shared["verdict"] = done.verdict
         if done.calibration is not None and not _is_float(done.verdict):

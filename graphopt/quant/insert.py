@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.ir.draft import Decline
-from graphopt.quant.ranges import Range, activation_params, bias_limit_scale, quantize_bias, weight_scale
-from graphopt.quant.types import QuantParams, quantize
+from graphopt.quant.correct.weights import WeightCorrections
+from graphopt.quant.ranges import Range, activation_params, bias_limit_scale, quantize_bias
+from graphopt.quant.types import QuantParams
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor, Rewrite
@@ -50,15 +51,17 @@ def insert(
     edit: Editor,
     *,
     bits: int = 8,
+    corrections: WeightCorrections | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     decline: Decliner | None = None,
 ) -> list[Placed]:
     """Change the model as planned; one rewrite per pair, per weight and per bias.
 
-    `ranges` has those of `plan.calibrated`. `bits`: of a weight, 7 where the processor saturates. `progress`
-    is told (done, of), `decline` of what the Editor does not do; without it, `Decline` is raised.
+    `ranges` has those of `plan.calibrated`. `bits`: of a weight, 7 where the processor saturates. `corrections`: how
+    weights are rounded; without, to the nearest. `progress` is told (done, of), `decline` of what the Editor does not
+    do; without it, `Decline` is raised.
     """
-    work = _Insertion(plan, ranges, edit, bits, decline)
+    work = _Insertion(plan, ranges, edit, bits, corrections or WeightCorrections(()), decline)
     groups = _groups(plan.heavy)
     for i, pair in enumerate(plan.pairs):
         work.attempt("quant.activation", pair.value.producer, functools.partial(work.pair, pair))
@@ -103,9 +106,16 @@ def _small_constants(edit: Editor) -> dict[tuple[str, tuple[int, ...], bytes], V
 
 class _Insertion:
     def __init__(
-        self, plan: Plan, ranges: Mapping[Value, Range], edit: Editor, bits: int, decline: Decliner | None
+        self,
+        plan: Plan,
+        ranges: Mapping[Value, Range],
+        edit: Editor,
+        bits: int,
+        corrections: WeightCorrections,
+        decline: Decliner | None,
     ) -> None:
         self._decline = decline
+        self._corrections = corrections
         self.table = plan.table
         self.edit = edit
         self.domain = plan.dequantizer
@@ -168,18 +178,19 @@ class _Insertion:
         first = group[0]
         weight, axis = first.weight, first.axis
         assert weight is not None
-        scale = weight_scale(first.peaks, bits=self.bits)
+        least = np.zeros(first.peaks.shape, np.float32)
         for h in group:
             if h.bias is not None:
-                needed = bias_limit_scale(h.bias.values, float(self._x_scale[h.node]), scale.shape)
-                scale = np.asarray(np.maximum(scale, needed))
+                needed = bias_limit_scale(h.bias.values, float(self._x_scale[h.node]), least.shape)
+                least = np.asarray(np.maximum(least, needed))
         name = weight.name
         array = weight.array()
         assert array is not None, "a constant has content"
-        zeros = np.zeros(scale.shape, np.int8)
-        integers = quantize(array, QuantParams(scale, zeros), axis)
+        done = self._corrections.rounded(group, array, bits=self.bits, least=least)
+        biases = [(h, self._corrections.bias(h, array, done)) for h in group if h.bias is not None]
+        scale, zeros = done.params.scale, done.params.zero_point
         with self.edit.rewrite("quant.weight", at=first.node, sources=[h.node for h in group]) as rw:
-            stored = rw.constant(integers, like=f"{name}_int8")
+            stored = rw.constant(done.integers, like=f"{name}_int8")
             scales = self._constant(rw, scale, f"{name}_scale")
             # Optional in ONNX, but QGemm is not chosen without.
             zero = self._constant(rw, zeros, f"{name}_zero_point")
@@ -188,15 +199,14 @@ class _Insertion:
                 rw.set_input(h.node, 1, dq)
         self._drop(weight)
         self._note("weight", name, "int8", scale, f"weight of {first.node.op}")
-        for h in group:
-            if h.bias is not None:
-                self.attempt("quant.bias", h.node, functools.partial(self._bias, h, scale))
+        for h, values in biases:
+            self.attempt("quant.bias", h.node, functools.partial(self._bias, h, scale, values))
 
-    def _bias(self, heavy: Heavy, w_scale: Array) -> None:
+    def _bias(self, heavy: Heavy, w_scale: Array, values: Array) -> None:
         bias = heavy.bias
         assert bias is not None
         name = bias.value.name
-        integers, scale = quantize_bias(bias.values, self._x_scale[heavy.node], w_scale)
+        integers, scale = quantize_bias(values, self._x_scale[heavy.node], w_scale)
         with self.edit.rewrite("quant.bias", at=bias.reader) as rw:
             stored = self._constant(rw, integers, f"{name}_int32")
             scales = self._constant(rw, scale, f"{name}_scale")

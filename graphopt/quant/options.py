@@ -8,14 +8,18 @@ from pathlib import Path
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.blocks import WEIGHT_TYPES
 from graphopt.quant.calibrate import MEMORY
+from graphopt.quant.correct.weights import WEIGHT_CORRECTIONS
 from graphopt.quant.place import QuantSelection
 from graphopt.quant.ranges import check_method
 
-__all__ = ["FORMATS", "KINDS", "QuantOptions"]
+__all__ = ["CORRECTIONS", "DEFAULT_CORRECTIONS", "FORMATS", "KINDS", "QuantOptions"]
 
 KINDS = ("static", "dynamic", "weights", "auto")
 FORMATS = ("qdq", "qoperator")
 EXISTING = ("keep", "strip")
+CORRECTIONS = WEIGHT_CORRECTIONS
+DEFAULT_CORRECTIONS = ("bias",)
+"""Those that make nets with trained weights better at 8 bits; docs/quantization-methods.md has the figures."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +27,20 @@ class QuantOptions:
     """How to quantize. `method` and `percentile` as in `range_of`; `reduce_range`: 7-bit weights, None asks
     the target. `calib_mem`: bytes of activations that calibration holds at a time. `calibration`: the file that its
     statistics come from, or go to if it does not exist. `existing`: what becomes of a model that is quantized already:
-    `keep` leaves it alone, `strip` begins anew from floats.
+    `keep` leaves it alone, `strip` begins anew from floats. `corrections`: some of `CORRECTIONS`.
 
     `kind`: `static` (calibrated), `dynamic` (activations quantized at run time), `weights` (nothing else), or `auto`,
     for each operator. `format`: `qdq` pairs, or `qoperator`, operators that read and write integers. `weight`: the type
     of weights that are stored only, with a scale for each `block` rows (0: for each column; None: what suits).
     """
 
-    method: str = "minmax"
+    method: str = "auto"
     percentile: float = 99.99
     per_channel: bool = True
     reduce_range: bool | None = None
     calib_mem: int = MEMORY
     calibration: Path | None = None
+    corrections: tuple[str, ...] = DEFAULT_CORRECTIONS
     selection: QuantSelection = field(default_factory=QuantSelection)
     kind: str = "static"
     format: str = "qdq"
@@ -56,3 +61,6 @@ class QuantOptions:
                 raise UsageError(f"quant.{name} cannot be {value!r}", hint=nearest(value, known))
         if self.block is not None and (self.block < 0 or self.block & (self.block - 1)):
             raise UsageError(f"quant.block is {self.block}", hint="give a power of two, such as 32, or 0 for a column")
+        for name in self.corrections:
+            if name not in CORRECTIONS:
+                raise UsageError(f"unknown correction {name!r}", hint=nearest(name, CORRECTIONS))

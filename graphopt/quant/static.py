@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.errors import UsageError, nearest
-from graphopt.quant.calibrate import Calibration, calibrate
+from graphopt.quant.calibrate import Calibration, Watch, calibrate
+from graphopt.quant.correct.weights import WeightCorrections
 from graphopt.quant.coverage import reasons_by_name
 from graphopt.quant.insert import Decliner, Placed, insert
 from graphopt.quant.kinds import carry_out, nodes_of_kind
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
     from graphopt.ir.model import Model
     from graphopt.ir.value import Node, Value
+    from graphopt.quant.correct.gain import Gain
     from graphopt.quant.place import Pair
     from graphopt.quant.statistics import TensorStatistics
     from graphopt.quant.verdict import Verdict
@@ -51,7 +53,8 @@ Feeds = Mapping[str, "np.ndarray[Any, Any]"]
 class Quantized:
     """What was done: what was placed, what was declined (node, operator, reason), from which calibration,
     with how many bits. `kinds`: operators that were quantized otherwise than static, by kind. `verdict`: whether it
-    paid, if that was asked. `reasons`: why operators stay float, as `coverage` takes them.
+    paid, if that was asked. `reasons`: why operators stay float, as `coverage` takes them. `gains`: what corrections
+    made better.
     """
 
     placed: Sequence[Placed]
@@ -63,6 +66,7 @@ class Quantized:
     verdict: Verdict | None = None
     kinds: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    gains: Sequence[Gain] = ()
 
     @property
     def synthetic(self) -> bool:
@@ -106,7 +110,9 @@ def quantize_graph(
     bits = 7 if _seven_bits(table, options.reduce_range) else 8
     if not placement.heavy:
         return Quantized((), _declined(placement), 0, None, bits, remarks, reasons=_reasons(placement))
-    names = [v.name for v in placement.calibrated]
+    corrections = WeightCorrections(options.corrections)
+    watches: list[Watch | str] = [v.name for v in placement.calibrated]
+    watches += corrections.watches(placement.heavy)
     stored = options.calibration is not None and options.calibration.exists()
     batches = (() if stored else _invented(model, seed)) if data is None else data
     run = functools.partial(
@@ -117,25 +123,35 @@ def quantize_graph(
         budget=options.calib_mem,
         progress=_teller(progress, "calibration"),
     )
-    calibration = obtain(model, names, data, options.calibration, run)
+    calibration = obtain(model, watches, data, options.calibration, run)
     if stored:
         remarks.append(f"ranges from {options.calibration}")
-    statistics = calibration.statistics
-    ranges = _ranges(placement, statistics, options)
+    corrections.use(calibration)
     declined, reasons = _declined(placement), _reasons(placement)
-    placed = insert(placement, ranges, edit, bits=bits, progress=_teller(progress, "quantization"), decline=decline)
+    placed = insert(
+        placement,
+        _ranges(placement, calibration.statistics, options),
+        edit,
+        bits=bits,
+        corrections=corrections,
+        progress=_teller(progress, "quantization"),
+        decline=decline,
+    )
     model.metadata.pop(SYNTHETIC_KEY, None)
     if calibration.synthetic:
         model.metadata[SYNTHETIC_KEY] = "synthetic"
     done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
-    return Quantized(placed, declined, done, calibration, bits, remarks, reasons=reasons)
+    remarks += corrections.notes
+    return Quantized(
+        placed, declined, done, calibration, bits, remarks, reasons=reasons, gains=tuple(corrections.gains)
+    )
 
 
 def _ranges(placement: Plan, statistics: Mapping[str, TensorStatistics], options: QuantOptions) -> dict[Value, Range]:
     """The range of each calibrated value; for the widest type, where it is stored in several."""
     pairs: dict[Value, Pair] = {}
     for pair in sorted(placement.pairs, key=lambda p: qtype(p.dtype).bits):
-        pairs[pair.like] = pair
+        pairs.update(dict.fromkeys((pair.like, *pair.also), pair))
     symmetric = placement.table.symmetric
     return {
         v: range_of(

@@ -21,6 +21,7 @@
                     heavy operators on integers, those of them with scales found at run time, those with integer
                     weights only, and those in float
     quantized       [{kind, name, dtype, scale (the largest), channels, reason}], each activation, weight and bias
+    corrections     [{name, where, before, after: signal-to-noise ratio in dB of what is computed there}]
     seconds         wall time by phase
     notes           [text]
     versions        {package: version}
@@ -62,6 +63,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "coverage": _coverage(report.coverage),
         "verdict": _verdict(report.verdict),
         "quantized": [dataclasses.asdict(item) for item in report.quantized],
+        "corrections": [dataclasses.asdict(gain) for gain in report.gains or ()],
         "seconds": report.seconds,
         "notes": report.notes,
         "versions": report.versions,

@@ -77,7 +77,8 @@ class Report:
     original and for the result. `calibration`: None, "data" or "synthetic". `coverage`: heavy
     operators that run in integers and in floats on the target, where that was read off its compiled graph.
     `verdict`: whether quantization made it faster, None if nothing was quantized. `quantized`: every activation, weight
-    and bias that became integers (`graphopt.quant.insert.Placed`), with the reason.
+    and bias that became integers (`graphopt.quant.insert.Placed`), with the reason. `gains`: what each correction of
+    quantization made better, None if there was none.
     """
 
     source: str
@@ -94,6 +95,7 @@ class Report:
     coverage: Any = None
     verdict: Any = None
     quantized: list[Any] = field(default_factory=list)
+    gains: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     output: str | None = None

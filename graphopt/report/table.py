@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -20,6 +20,7 @@ from graphopt.report import units
 from graphopt.report.report import Latency, PassSummary, Report
 
 if TYPE_CHECKING:
+    from graphopt.quant.correct.gain import Gain
     from graphopt.quant.coverage import Coverage
     from graphopt.quant.insert import Placed
     from graphopt.quant.verdict import Verdict
@@ -158,8 +159,12 @@ def _deeds(item: PassSummary) -> Text:
         shown.append(f"and {len(fired) - _RULES_SHOWN} more")
     lines.append(", ".join(shown) or "nothing to do")
     reasons = sorted(
-        ((n, _short(rule, item), reason) for rule, counts in item.declined.items() if rule not in item.routine
-         for reason, n in counts.items()),
+        (
+            (n, _short(rule, item), reason)
+            for rule, counts in item.declined.items()
+            if rule not in item.routine
+            for reason, n in counts.items()
+        ),
         key=lambda found: (-found[0], found[1:]),
     )
     for n, rule, reason in reasons[:_REASONS_SHOWN]:
@@ -205,6 +210,8 @@ def _facts(report: Report) -> Table:
     quantized = list(_quantization(report))
     if quantized:
         made.add_row("quantized", Text("\n").join(quantized))
+    if report.gains:
+        made.add_row("corrected", "\n".join(_gains(report.gains)))
     if report.stopped_after is not None:
         made.add_row("stopped", f"after rewrite {report.stopped_after}")
     if assumed := report.after.assumed or report.before.assumed:
@@ -263,6 +270,17 @@ def _quantization(report: Report) -> Iterator[Text]:
     yield from map(Text, remarks[:_LEFT_SHOWN])
     if len(remarks) > _LEFT_SHOWN:
         yield Text(f"and {len(remarks) - _LEFT_SHOWN} more reasons, which the JSON report has")
+
+
+def _gains(gains: Sequence[Gain]) -> Iterator[str]:
+    """For each correction where it helped, and how much, as the statistics of the calibration let one expect."""
+    for name in dict.fromkeys(gain.name for gain in gains):
+        some = sorted((g for g in gains if g.name == name), key=lambda g: g.decibels)
+        middle, best = some[len(some) // 2], some[-1]
+        yield (
+            f"{name}: {_many(len(some), 'place')}, {middle.decibels:+.1f} dB in the middle, "
+            f"{best.decibels:+.1f} dB at {best.where!r}"
+        )
 
 
 def _verdict(found: Verdict) -> Iterator[Text]:

@@ -8,7 +8,7 @@ def test_passes_with_options_and_presets(cli):
     assert (code, err) == (0, "")
     for name in ("cleanup", "fold", "simplify", "layout", "fuse", "quant"):
         assert f"\n{name} " in out
-    assert "  method = minmax, or auto, or average, or percentile, or entropy, or mse\n" in out
+    assert "  method = auto, or minmax, or average, or percentile, or entropy, or mse\n" in out
     assert "  per-channel = true\n" in out
     assert "runs after fuse, layout\n" in out
     for level in range(4):

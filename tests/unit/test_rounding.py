@@ -32,7 +32,7 @@ def inputs(k: int, count: int = 400) -> np.ndarray:
     """[count, k], correlated, of different strengths, with a mean."""
     rng = np.random.default_rng(7)
     mix = rng.normal(size=(k, k)) / np.sqrt(k) + np.eye(k)
-    return (rng.normal(size=(count, k)) @ mix * np.exp(rng.normal(size=k)) + 0.3).astype(np.float32)
+    return np.asarray(rng.normal(size=(count, k)) @ mix * np.exp(rng.normal(size=k)) + 0.3, np.float32)
 
 
 def moments(k: int) -> Moments:

@@ -1,0 +1,162 @@
+"""Corrections of weighted operators, from the inputs' statistics to the emitted model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import graphopt
+from graphopt.errors import UsageError
+from graphopt.ir.edit import Editor
+from graphopt.ir.load import read_model
+from graphopt.ir.model import Model
+from graphopt.quant import QuantOptions, quantize_graph
+from graphopt.quant.correct.bias import conv_means, mean_error, tap_shares
+from graphopt.quant.static import Quantized
+from graphopt.report.json import to_json
+from graphopt.runtime.package import package
+from graphopt.runtime.run import run_model
+from graphopt.targets.target import load_target
+
+Feeds = list[dict[str, np.ndarray]]
+
+CONV = "y = Conv<pads = [1, 2, 0, 1], strides = [2, 1], dilations = [1, 2]>(x, w, b)"
+GROUPED = "y = Conv<group = 2>(x, w, b)"
+MATMUL = "m = MatMul(x, w)  y = Add(m, b)"
+GEMM = "y = Gemm<transB = 1>(x, w, b)"
+NETS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], int]] = {
+    "conv": (CONV, (4, 6, 9, 8), (5, 6, 3, 2), 5),
+    "grouped": (GROUPED, (4, 6, 5, 5), (4, 3, 3, 3), 4),
+    "matmul": (MATMUL, (8, 3, 16), (16, 5), 5),
+    "gemm": (GEMM, (40, 16), (5, 16), 5),
+}
+
+
+def net(name: str) -> tuple[Model, Feeds]:
+    """One layer, and four batches of inputs whose channels have means of their own."""
+    body, x_shape, w_shape, channels = NETS[name]
+    sizes = ["N", *map(str, x_shape[1:])]
+    ranks = {"w": list(w_shape), "b": [channels]}
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> g (float[{",".join(sizes)}] x) => (float[] y) {{ {body} }}'
+    )
+    rng = np.random.default_rng(4)
+    for key, shape in ranks.items():
+        values = rng.standard_t(3, size=shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(values, key))
+    del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    axis = len(x_shape) - 1 if name in ("matmul", "gemm") else 1
+    view = [1] * len(x_shape)
+    view[axis] = x_shape[axis]
+    means = rng.normal(size=view) * 3.0
+    feeds = [{"x": (rng.normal(size=x_shape) + means).astype(np.float32)} for _ in range(4)]
+    return Model(*read_model(proto.SerializeToString())), feeds
+
+
+def quantized(name: str, *corrections: str, **options: Any) -> tuple[Quantized, Model]:
+    model, feeds = net(name)
+    done = quantize_graph(
+        model, Editor(model), load_target("onnx"), QuantOptions(corrections=corrections, **options), feeds
+    )
+    return done, model
+
+
+def outputs(model: Model, feeds: Feeds) -> np.ndarray:
+    packed = package(model.ir)
+    return np.concatenate([run_model(packed, f)["y"] for f in feeds])
+
+
+def shift(name: str, *corrections: str, **options: Any) -> float:
+    """The largest mean error of an output channel, with weights rounded and inputs as they were."""
+    _, model = quantized(name, *corrections, **options)
+    original, feeds = net(name)
+    for node in list(model.main.find("QuantizeLinear")):
+        edit = Editor(model)
+        (reader, _), *_ = node.outputs[0].uses()
+        source = node.inputs[0]
+        assert source is not None
+        with edit.rewrite("t", at=reader) as rw:
+            rw.replace(reader.outputs[0], source)
+    off = outputs(model, feeds).astype(np.float64) - outputs(original, feeds)
+    axis = 1 if name in ("conv", "grouped") else off.ndim - 1
+    means = off.mean(axis=tuple(i for i in range(off.ndim) if i != axis))
+    return float(np.abs(means).max())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_bias_correction_takes_the_mean_error_away(name: str) -> None:
+    before, after = shift(name), shift(name, "bias")
+    assert after < 0.2 * before
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("corrections", [("clip",), ("gptq",), ("hqq",), ("clip", "gptq", "bias")])
+def test_gains_are_recorded_and_never_negative(name: str, corrections: tuple[str, ...]) -> None:
+    done, _ = quantized(name, *corrections)
+    assert all(gain.after > gain.before and gain.name in corrections for gain in done.gains)
+
+
+@pytest.mark.parametrize("name", ["matmul", "gemm"])
+def test_gptq_is_used_where_the_second_moments_say_it_all(name: str) -> None:
+    done, _ = quantized(name, "gptq")
+    assert [gain.name for gain in done.gains] == ["gptq"] and not done.notes
+
+
+def test_gptq_says_where_it_was_not_used() -> None:
+    done, _ = quantized("conv", "gptq")
+    assert not done.gains
+    assert [note.partition(": ")[2] for note in done.notes] == [
+        "gptq was not used: the second moments of its input were not kept"
+    ]
+
+
+def test_without_corrections_nothing_is_watched_or_gained() -> None:
+    done, _ = quantized("matmul")
+    assert not done.gains and done.calibration is not None and not done.calibration.along
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_scale_for_the_whole_weight_is_corrected_as_far_as_possible(name: str) -> None:
+    done, model = quantized(name, "clip", "gptq", "bias", per_channel=False)
+    assert all(gain.after > gain.before for gain in done.gains)
+    assert np.isfinite(outputs(model, net(name)[1])).all()
+
+
+def test_unknown_corrections_are_told() -> None:
+    with pytest.raises(UsageError) as e:
+        quantized("matmul", "biass")
+    assert str(e.value) == "unknown correction 'biass'\n  did you mean 'bias'? Known: bias, clip, gptq, hqq"
+
+
+def test_tap_shares_count_what_meets_the_input() -> None:
+    sizes, kernel, strides, pads, dilations = (7, 5), (3, 2), (2, 1), (1, 0, 2, 1), (2, 1)
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1,1,7,5] x, float[6,1,3,2] w) => (float[] y) '
+        "{ y = Conv<pads = [1, 0, 2, 1], strides = [2, 1], dilations = [2, 1]>(x, w) }"
+    )
+    model = Model(*read_model(proto.SerializeToString()))
+    one_tap = np.eye(6, dtype=np.float32).reshape(6, 1, 3, 2)
+    y = run_model(package(model.ir), {"x": np.ones((1, 1, 7, 5), np.float32), "w": one_tap})["y"]
+    assert np.allclose(tap_shares(sizes, kernel, strides, pads, dilations), y.mean((0, 2, 3)).reshape(3, 2))
+
+
+def test_means_of_a_grouped_conv_reach_its_own_rows() -> None:
+    means = np.arange(4.0)
+    spread = conv_means(means, 2, 6, np.ones((1, 2)))
+    assert spread.tolist() == [[0, 0, 1, 1]] * 3 + [[2, 2, 3, 3]] * 3
+    assert mean_error(np.ones((6, 4)), spread).tolist() == [2.0] * 3 + [10.0] * 3
+
+
+def test_the_report_says_what_each_correction_gained() -> None:
+    model, feeds = net("matmul")
+    result = graphopt.optimize(model, "quant{correct=gptq|bias}", target="onnx", data=feeds, verify=False)
+    gains = to_json(result.report)["corrections"]
+    assert {g["name"] for g in gains} == {"gptq", "bias"} and all(g["after"] > g["before"] for g in gains)
+    text = str(result.report)
+    assert "corrected" in text and "gptq: 1 place, +" in text
+    result = graphopt.optimize(model, "quant{correct=none}", target="onnx", data=feeds, verify=False)
+    assert to_json(result.report)["corrections"] == [] and "corrected" not in str(result.report)
