@@ -50,6 +50,7 @@ class Quant(Pass):
         "quant.weight": "A weight is stored as integers, with a scale for each output channel.",
         "quant.bias": "A bias is stored as integers, in units of the scales of input and weight.",
         "quant.taken_back": "Integers turned out not to be faster, so the float model stands here again.",
+        "quant.qoperator": "An operator between Q and DQ becomes one that reads and writes integers.",
         "quant.dynamic": "A product's input becomes integers at run time, by its own range; its weight is stored so.",
         "quant.lstm": "An LSTM runs on integers, its input quantized at run time.",
         "quant.weight_only": "A weight is stored as integers, and read as floats.",

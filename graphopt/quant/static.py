@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from graphopt.quant.lift import lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
 from graphopt.quant.present import read_present
+from graphopt.quant.qoperator import to_qoperators
 from graphopt.quant.ranges import Range, range_of
 from graphopt.quant.store import obtain
 from graphopt.quant.strip import dequantize_graph
@@ -100,6 +102,8 @@ def quantize_graph(
         dequantize_graph(model, edit, decline)
     if options.kind in ("dynamic", "weights"):
         return _at_run_time(model, edit, target, options)
+    if options.format == "qoperator":
+        target.kinds.require("qoperator", target.name)
     table = target.require_quant()
     _check_ops(options.selection.ops, table)
     lifted = lift_opset(model, edit, target, _opset_needed(model, table, options), decline=decline)
@@ -141,10 +145,20 @@ def quantize_graph(
     if calibration.synthetic:
         model.metadata[SYNTHETIC_KEY] = "synthetic"
     done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
-    remarks += corrections.notes
+    remarks += [*corrections.notes, *_in_integers(edit, target, options)]
     return Quantized(
         placed, declined, done, calibration, bits, remarks, reasons=reasons, gains=tuple(corrections.gains)
     )
+
+
+def _in_integers(edit: Editor, target: Target, options: QuantOptions) -> Iterator[str]:
+    """Make QOperators of what stands between Q and DQ, if asked; how many, and why others stay."""
+    if options.format != "qoperator":
+        return
+    count, declined = to_qoperators(edit, target.kinds.qoperator)
+    yield f"{count} operators read and write integers"
+    for (op, reason), number in Counter((op, reason) for _, op, reason in declined).items():
+        yield f"{number} × {op} stays between Q and DQ: {reason}"
 
 
 def _ranges(placement: Plan, statistics: Mapping[str, TensorStatistics], options: QuantOptions) -> dict[Value, Range]:

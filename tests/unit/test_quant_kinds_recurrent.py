@@ -15,7 +15,7 @@ from graphopt.quant import coverage
 from tests.unit.kinds import decibels, ops, proto, quantized, reasons, weight
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-S, B, IN, H = 7, 2, 24, 32
+S, B, WIDTH, H = 7, 2, 24, 32
 OUTPUTS = "=> (float[S, D, B, 32] y, float[D, B, 32] h, float[D, B, 32] c)"
 
 
@@ -26,13 +26,13 @@ def lstm(attrs: str = "", inputs: str = "b", d: int = 1, more: str = "", outputs
     known = ", ".join({"y": "float[S, D, B, 32] y", "h": "float[D, B, 32] h", "c": "float[D, B, 32] c"}[o] for o in outputs.split(", ") if o != "none")
     body = f"{outputs} = {op}<hidden_size = {H}{way}{attrs}>(x, w, r, {inputs})"
     constants = {
-        "w": np.stack([weight(gates * H, IN, seed=i) for i in range(d)]) * np.float32(np.sqrt(gates * H / IN)),
+        "w": np.stack([weight(gates * H, WIDTH, seed=i) for i in range(d)]) * np.float32(np.sqrt(gates * H / WIDTH)),
         "r": np.stack([weight(gates * H, H, seed=i) for i in range(d)]) * np.float32(np.sqrt(gates)),
         "b": weight(d, 2 * gates * H) * np.float32(0.1),
         "p": weight(d, 3 * H),
     }
     used = {k: v for k, v in constants.items() if k in "wr" or k in inputs.split(", ")}
-    return without(proto(f"(float[{S}, {B}, {IN}] x{more}) => ({known})", body, 17, **used))
+    return without(proto(f"(float[{S}, {B}, {WIDTH}] x{more}) => ({known})", body, 17, **used))
 
 
 def without(made: onnx.ModelProto) -> onnx.ModelProto:
@@ -69,7 +69,7 @@ def test_lstm_runs_on_integers(case: str) -> None:
     if case != "lengths":
         assert decibels(source, m) > 28
     else:
-        feeds = {"x": weight(S, B, IN), "n": np.array([3, 7], np.int32)}
+        feeds = {"x": weight(S, B, WIDTH), "n": np.array([3, 7], np.int32)}
         a, b = (run_all(d, feeds) for d in (source.SerializeToString(), to_bytes(m.ir)))
         assert all(np.abs(u - v).max() < 0.05 for u, v in zip(a, b, strict=True)) and not b[0][3:, :, 0].any()
 
