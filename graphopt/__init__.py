@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from graphopt.quant.goals import quantize_to_goals
     from graphopt.quant.options import QuantOptions
     from graphopt.quant.place import QuantSelection
-    from graphopt.quant.static import Quantized, quantize_graph
+    from graphopt.quant.quantized import Quantized
+    from graphopt.quant.static import quantize_graph
     from graphopt.quant.strip import dequantize_graph
     from graphopt.quant.verdict import Verdict
     from graphopt.report.report import Report
@@ -86,7 +87,8 @@ _HOMES = {
     "graphopt.quant.place": "QuantSelection",
     "graphopt.quant.options": "QuantOptions",
     "graphopt.quant.memory": "parse_bytes",
-    "graphopt.quant.static": "Quantized quantize_graph",
+    "graphopt.quant.quantized": "Quantized",
+    "graphopt.quant.static": "quantize_graph",
     "graphopt.quant.verdict": "Verdict",
     "graphopt.quant.strip": "dequantize_graph",
     "graphopt.report.report": "Report",

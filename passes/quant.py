@@ -34,7 +34,8 @@ class Quant(Pass):
     `kind`: `static`; `dynamic`, activations quantized at run time, without calibration; `weights` alone, as `weight`
     with a scale for each `block` rows (0: for each column; -1: what suits); `auto` chooses for each operator.
     `format`: Q/DQ pairs, or operators that read and write integers.
-    `existing`: what becomes of a model that is quantized already: `keep` leaves it as it is, `strip` begins anew.
+    `existing`: what becomes of a model that is quantized already: `keep` leaves it as it is, `retarget`
+    places its own scales for the target, `strip` begins anew.
     `calibration`: a file with its statistics, which is written if it does not exist, and used instead of data if it
     does.
     `correct`: what is done to weights and biases against the loss (`bias|clip|hqq|gptq`), or `none`.
@@ -69,7 +70,7 @@ class Quant(Pass):
     format: Literal["qdq", "qoperator"] = "qdq"
     weight: Literal["int8", "uint8", "int4", "uint4"] = "int8"
     block: int = -1
-    existing: Literal["keep", "strip"] = "keep"
+    existing: Literal["keep", "retarget", "strip"] = "keep"
     calibration: str = ""
     correct: tuple[str, ...] = QuantOptions().corrections
 
@@ -103,8 +104,10 @@ class Quant(Pass):
         ctx.shared["gains"] = done.gains
         if done.verdict is not None:
             ctx.shared["verdict"] = done.verdict
-        if done.calibration is not None and not _is_float(done.verdict):
-            ctx.shared["calibration"] = "synthetic" if done.synthetic else "data"
+        if done.placed and not _is_float(done.verdict):
+            if not done.kinds:
+                guessed = "synthetic" if done.synthetic else "data"
+                ctx.shared["calibration"] = "model" if done.calibration is None else guessed
             ctx.shared["quantized"] = done.placed
             ctx.shared["float"] = done.reasons
         for _, op, reason in done.declined:
@@ -125,6 +128,8 @@ def _note(ctx: Context, done: Quantized) -> None:
             ctx.note(warning)
         again = "; then the float model was put back" if _is_float(done.verdict) else ""
         ctx.note(f"{done.operators} operators quantized, from {done.calibration.batches} batches{again}")
+    elif done.placed and not done.kinds:
+        ctx.note(f"{done.operators} operators quantized")
     for kind, count in done.kinds.items():
         ctx.note(f"{count} operators quantized without calibration: {kind}")
     if done.weight_bits < 8 and done.operators:

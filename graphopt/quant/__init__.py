@@ -4,7 +4,8 @@ from graphopt.quant.coverage import Coverage, coverage
 from graphopt.quant.goals import quantize_to_goals
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, QuantSelection, plan
-from graphopt.quant.static import Quantized, quantize_graph
+from graphopt.quant.quantized import Quantized
+from graphopt.quant.static import quantize_graph
 from graphopt.quant.verdict import Verdict
 
 __all__ = [

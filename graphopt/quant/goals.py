@@ -10,7 +10,9 @@ from graphopt.errors import DataError
 from graphopt.interop.clone import clone
 from graphopt.ir.draft import Decline
 from graphopt.quant.options import QuantOptions
-from graphopt.quant.static import SYNTHETIC_KEY, Feeds, Progress, Quantized, quantize_graph
+from graphopt.quant.present import read_present
+from graphopt.quant.quantized import Quantized
+from graphopt.quant.static import SYNTHETIC_KEY, Feeds, Progress, quantize_graph
 from graphopt.quant.verdict import Verdict, judge, unmeasured
 from graphopt.runtime.executor import ExecutorError
 from graphopt.runtime.package import package
@@ -44,10 +46,11 @@ def quantize_to_goals(
 ) -> Quantized:
     """As `quantize_graph`, with a `verdict` in the result; the float model is put back if integers are not faster.
 
-    That is one more rewrite, `quant.taken_back`. Nothing is timed for a target whose runtime is not installed here,
-    and in a run that ends at an ordinal, which has to take the same course each time.
+    That is one more rewrite, `quant.taken_back`. Nothing is timed for a target whose runtime is not installed
+    here, and in a run that ends at an ordinal, which has to take the same course each time; nor for a model
+    that came quantized, so that there is no float one.
     """
-    before = clone(model.ir) if goals.timed else None
+    before = clone(model.ir) if goals.timed and not read_present(model) else None
     done = quantize_graph(model, edit, target, options, data, seed=seed, progress=progress, decline=decline)
     if before is None or not (done.operators or done.kinds):
         return done

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.ir.draft import Decline
+from graphopt.quant.correct.rounding import Rounded
 from graphopt.quant.correct.weights import WeightCorrections
 from graphopt.quant.ranges import Range, activation_params, bias_limit_scale, quantize_bias
+from graphopt.quant.retarget import Kept
 from graphopt.quant.types import QuantParams
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ __all__ = ["Decliner", "Placed", "insert"]
 _SMALL = 4096  # bytes: the scales of 1024 channels
 
 Array = np.ndarray[Any, Any]
+_Stored = tuple[Rounded, "int | None", "list[tuple[Heavy, Array]]"]
+"""A weight's integers, their axis, and the biases of the operators that read it."""
+
 Decliner = Callable[[str, "Node | None", str], None]
 """Told of a rewrite that was not made: its name, where it was to be, and why."""
 
@@ -52,16 +57,17 @@ def insert(
     *,
     bits: int = 8,
     corrections: WeightCorrections | None = None,
+    kept: Kept | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     decline: Decliner | None = None,
 ) -> list[Placed]:
     """Change the model as planned; one rewrite per pair, per weight and per bias.
 
     `ranges` has those of `plan.calibrated`. `bits`: of a weight, 7 where the processor saturates. `corrections`: how
-    weights are rounded; without, to the nearest. `progress` is told (done, of), `decline` of what the Editor does not
-    do; without it, `Decline` is raised.
+    weights are rounded; without, to the nearest. `kept`: what is not computed here, but taken over. `progress` is told
+    (done, of), `decline` of what the Editor does not do; without it, `Decline` is raised.
     """
-    work = _Insertion(plan, ranges, edit, bits, corrections or WeightCorrections(()), decline)
+    work = _Insertion(plan, ranges, edit, bits, corrections or WeightCorrections(()), kept or Kept(), decline)
     groups = _groups(plan.heavy)
     for i, pair in enumerate(plan.pairs):
         work.attempt("quant.activation", pair.value.producer, functools.partial(work.pair, pair))
@@ -112,6 +118,7 @@ class _Insertion:
         edit: Editor,
         bits: int,
         corrections: WeightCorrections,
+        kept: Kept,
         decline: Decliner | None,
     ) -> None:
         self._decline = decline
@@ -123,7 +130,10 @@ class _Insertion:
             edit.model.ir.opset_imports.setdefault(self.domain, 1)
         self.bits = bits
         self.placed: list[Placed] = []
-        self._params = {id(p): self._activation(p, _range(p, ranges)) for p in plan.pairs}
+        self._kept = kept
+        self._params = {
+            id(p): kept.params.get(id(p)) or self._activation(p, _range(p, ranges)) for p in plan.pairs
+        }
         self._biases: dict[tuple[Value, Value], Value] = {}
         self._constants = _small_constants(edit)
         self._x_scale = self._scales_read(plan)
@@ -176,18 +186,10 @@ class _Insertion:
     def weight(self, group: list[Heavy]) -> None:
         """Store a weight as integers, for all operators that share it, and their biases in its units."""
         first = group[0]
-        weight, axis = first.weight, first.axis
+        weight = first.weight
         assert weight is not None
-        least = np.zeros(first.peaks.shape, np.float32)
-        for h in group:
-            if h.bias is not None:
-                needed = bias_limit_scale(h.bias.values, float(self._x_scale[h.node]), least.shape)
-                least = np.asarray(np.maximum(least, needed))
         name = weight.name
-        array = weight.array()
-        assert array is not None, "a constant has content"
-        done = self._corrections.rounded(group, array, bits=self.bits, least=least)
-        biases = [(h, self._corrections.bias(h, array, done)) for h in group if h.bias is not None]
+        done, axis, biases = self._taken_over(group) or self._rounded(group)
         scale, zeros = done.params.scale, done.params.zero_point
         with self.edit.rewrite("quant.weight", at=first.node, sources=[h.node for h in group]) as rw:
             stored = rw.constant(done.integers, like=f"{name}_int8")
@@ -201,6 +203,35 @@ class _Insertion:
         self._note("weight", name, "int8", scale, f"weight of {first.node.op}")
         for h, values in biases:
             self.attempt("quant.bias", h.node, functools.partial(self._bias, h, scale, values))
+
+    def _taken_over(self, group: list[Heavy]) -> _Stored | None:
+        """A weight as it was stored before, unless a bias would not fit its scale."""
+        found = None if group[0].weight is None else self._kept.weights.get(group[0].weight)
+        if found is None:
+            return None
+        integers, params, axis = found
+        if (self._least_scale(group, params.scale.shape) > params.scale).any():
+            return None
+        return Rounded(integers, params), axis, [(h, h.bias.values) for h in group if h.bias is not None]
+
+    def _rounded(self, group: list[Heavy]) -> _Stored:
+        """A weight with symmetric scales, rounded as the corrections want it."""
+        weight = group[0].weight
+        array = None if weight is None else weight.array()
+        assert array is not None, "a constant has content"
+        least = self._least_scale(group, group[0].peaks.shape)
+        done = self._corrections.rounded(group, array, bits=self.bits, least=least)
+        biases = [(h, self._corrections.bias(h, array, done)) for h in group if h.bias is not None]
+        return done, group[0].axis, biases
+
+    def _least_scale(self, group: list[Heavy], shape: tuple[int, ...]) -> Array:
+        """The smallest weight scale, of a shape, with which all biases fit 32 bits."""
+        least = np.zeros(shape, np.float32)
+        for h in group:
+            if h.bias is not None:
+                needed = bias_limit_scale(h.bias.values, float(self._x_scale[h.node]), shape)
+                least = np.asarray(np.maximum(least, needed))
+        return least
 
     def _bias(self, heavy: Heavy, w_scale: Array, values: Array) -> None:
         bias = heavy.bias

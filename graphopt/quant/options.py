@@ -16,7 +16,7 @@ __all__ = ["CORRECTIONS", "DEFAULT_CORRECTIONS", "FORMATS", "KINDS", "QuantOptio
 
 KINDS = ("static", "dynamic", "weights", "auto")
 FORMATS = ("qdq", "qoperator")
-EXISTING = ("keep", "strip")
+EXISTING = ("keep", "retarget", "strip")
 CORRECTIONS = WEIGHT_CORRECTIONS
 DEFAULT_CORRECTIONS = ("bias",)
 """Those that make nets with trained weights better at 8 bits; docs/quantization-methods.md has the figures."""
@@ -26,12 +26,13 @@ DEFAULT_CORRECTIONS = ("bias",)
 class QuantOptions:
     """How to quantize. `method` and `percentile` as in `range_of`; `reduce_range`: 7-bit weights, None asks
     the target. `calib_mem`: bytes of activations that calibration holds at a time. `calibration`: the file that its
-    statistics come from, or go to if it does not exist. `existing`: what becomes of a model that is quantized already:
-    `keep` leaves it alone, `strip` begins anew from floats. `corrections`: some of `CORRECTIONS`.
+    statistics come from, or go to if it does not exist. `corrections`: some of `CORRECTIONS`.
 
     `kind`: `static` (calibrated), `dynamic` (activations quantized at run time), `weights` (nothing else), or `auto`,
     for each operator. `format`: `qdq` pairs, or `qoperator`, operators that read and write integers. `weight`: the type
     of weights that are stored only, with a scale for each `block` rows (0: for each column; None: what suits).
+    `existing`: what becomes of a model that is quantized already: `keep` leaves it alone, `retarget` places its
+    own scales for the target, `strip` begins anew from floats.
     """
 
     method: str = "auto"
@@ -55,7 +56,6 @@ class QuantOptions:
             raise UsageError(f"calib_mem is {self.calib_mem}", hint="give a number of bytes above 0, such as 1 << 29")
         for name, value, known in (
             ("kind", self.kind, KINDS), ("format", self.format, FORMATS), ("weight", self.weight, WEIGHT_TYPES),
-            ("existing", self.existing, EXISTING),
         ):  # fmt: skip
             if value not in known:
                 raise UsageError(f"quant.{name} cannot be {value!r}", hint=nearest(value, known))
@@ -64,3 +64,8 @@ class QuantOptions:
         for name in self.corrections:
             if name not in CORRECTIONS:
                 raise UsageError(f"unknown correction {name!r}", hint=nearest(name, CORRECTIONS))
+        if self.existing == "retarget" and self.kind != "static":
+            raise UsageError(
+                f"existing=retarget places calibrated scales, and kind is {self.kind}",
+                hint="leave out one of the two, or begin anew with existing=strip",
+            )

@@ -9,7 +9,7 @@ they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -102,11 +102,12 @@ def plan(
     *,
     per_channel: bool = True,
     protects: Callable[[Node | Value], bool] = _nothing,
+    leave: Mapping[Node, str] | None = None,
 ) -> Plan:
     """Decide what runs on integers. Linear in the size of the model; reads each weight once.
 
     Without `per_channel`, and where neither opset nor target has it, a weight gets one scale. `protects`: what must
-    stay as it is.
+    stay as it is. `leave`: operators that stay float, and why.
     """
     opset = model.opset()
     result = Plan(table)
@@ -119,6 +120,7 @@ def plan(
     safe: set[Node] = set()
     objection = objection_of(table.style)
     for node, reason in _chosen(model, table, selection or QuantSelection()):
+        reason = reason or (leave or {}).get(node)
         if reason is None and old:
             reason = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
         found = reason or analyse(node, table.weighted[node.op], table, per_channel=per_channel)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +13,16 @@ from graphopt.errors import UsageError, nearest
 from graphopt.quant.calibrate import Calibration, Watch, calibrate
 from graphopt.quant.correct.weights import WeightCorrections
 from graphopt.quant.coverage import reasons_by_name
-from graphopt.quant.insert import Decliner, Placed, insert
+from graphopt.quant.insert import Decliner, insert
 from graphopt.quant.kinds import carry_out, nodes_of_kind
 from graphopt.quant.lift import lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
 from graphopt.quant.present import read_present
 from graphopt.quant.qoperator import to_qoperators
+from graphopt.quant.quantized import Quantized
 from graphopt.quant.ranges import Range, range_of
+from graphopt.quant.retarget import Kept, Retarget
 from graphopt.quant.store import obtain
 from graphopt.quant.strip import dequantize_graph
 from graphopt.quant.types import qtype
@@ -34,45 +35,24 @@ if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
     from graphopt.ir.model import Model
     from graphopt.ir.value import Node, Value
-    from graphopt.quant.correct.gain import Gain
     from graphopt.quant.place import Pair
     from graphopt.quant.statistics import TensorStatistics
-    from graphopt.quant.verdict import Verdict
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
-__all__ = ["Quantized", "quantize_graph"]
+__all__ = ["quantize_graph"]
 
 SYNTHETIC_KEY = "graphopt.calibration"
 SYNTHETIC_BATCHES = 8
-_KEPT = "kept as they are (existing=strip quantizes anew, and the pass dequant makes floats of them)"
+_KEPT = (
+    "kept as they are (existing=retarget places them for the target, existing=strip quantizes anew, and the pass "
+    "dequant makes floats of them)"
+)
+_MAY_SATURATE = "weights keep the 8 bits that they came with, with which products may saturate on this processor"
+_AFRESH = {"strip": "quantized anew", "retarget": "placed for the target, with their scales"}
 
 Progress = Callable[[str, int, "int | None"], None]
 Feeds = Mapping[str, "np.ndarray[Any, Any]"]
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """What was done: what was placed, what was declined (node, operator, reason), from which calibration,
-    with how many bits. `kinds`: operators that were quantized otherwise than static, by kind. `verdict`: whether it
-    paid, if that was asked. `reasons`: why operators stay float, as `coverage` takes them. `gains`: what corrections
-    made better.
-    """
-
-    placed: Sequence[Placed]
-    declined: Sequence[tuple[str, str, str]]
-    operators: int
-    calibration: Calibration | None
-    weight_bits: int
-    notes: Sequence[str] = ()
-    verdict: Verdict | None = None
-    kinds: Mapping[str, int] = field(default_factory=dict)
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    gains: Sequence[Gain] = ()
-
-    @property
-    def synthetic(self) -> bool:
-        return self.calibration is not None and self.calibration.synthetic
 
 
 def quantize_graph(
@@ -95,60 +75,145 @@ def quantize_graph(
     placement, `UsageError` for options, `DataError` for no data.
     """
     options.check()
+    at_run_time = options.kind in ("dynamic", "weights")
+    if not at_run_time:
+        _check_ops(options.selection.ops, target.require_quant())
+        if options.format == "qoperator":
+            target.kinds.require("qoperator", target.name)
     present = read_present(model)
     if present and options.existing == "keep":
         return Quantized((), (), 0, None, 8, (f"already quantized: {present}; {_KEPT}",))
-    if present:
-        dequantize_graph(model, edit, decline)
-    if options.kind in ("dynamic", "weights"):
+    given = dequantize_graph(model, edit, decline) if present else None
+    if at_run_time:
         return _at_run_time(model, edit, target, options)
-    if options.format == "qoperator":
-        target.kinds.require("qoperator", target.name)
     table = target.require_quant()
-    _check_ops(options.selection.ops, table)
-    lifted = lift_opset(model, edit, target, _opset_needed(model, table, options), decline=decline)
-    placement = plan(model, table, options.selection, per_channel=options.per_channel, protects=edit.protects)
-    remarks = [*([lifted] if lifted else []), *placement.notes]
-    if present:
-        remarks.append(f"already quantized: {present}; quantized anew")
-    bits = 7 if _seven_bits(table, options.reduce_range) else 8
-    if not placement.heavy:
-        return Quantized((), _declined(placement), 0, None, bits, remarks, reasons=_reasons(placement))
-    corrections = WeightCorrections(options.corrections)
-    watches: list[Watch | str] = [v.name for v in placement.calibrated]
-    watches += corrections.watches(placement.heavy)
-    stored = options.calibration is not None and options.calibration.exists()
-    batches = (() if stored else _invented(model, seed)) if data is None else data
-    run = functools.partial(
-        calibrate,
-        model,
-        batches=batches,
-        synthetic=data is None,
-        budget=options.calib_mem,
-        progress=_teller(progress, "calibration"),
-    )
-    calibration = obtain(model, watches, data, options.calibration, run)
-    if stored:
-        remarks.append(f"ranges from {options.calibration}")
-    corrections.use(calibration)
-    declined, reasons = _declined(placement), _reasons(placement)
-    placed = insert(
-        placement,
-        _ranges(placement, calibration.statistics, options),
-        edit,
-        bits=bits,
-        corrections=corrections,
-        progress=_teller(progress, "quantization"),
-        decline=decline,
-    )
-    model.metadata.pop(SYNTHETIC_KEY, None)
-    if calibration.synthetic:
-        model.metadata[SYNTHETIC_KEY] = "synthetic"
-    done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
-    remarks += [*corrections.notes, *_in_integers(edit, target, options)]
-    return Quantized(
-        placed, declined, done, calibration, bits, remarks, reasons=reasons, gains=tuple(corrections.gains)
-    )
+    scales = Retarget(given, model.main, table) if given is not None and options.existing == "retarget" else None
+    work = _Static(model, edit, target, options, data, scales, seed, progress, decline)
+    if given is not None:
+        work.notes.append(f"already quantized: {present}; {_AFRESH[options.existing]}")
+    return work.run()
+
+
+class _Static:
+    """One quantization with calibrated scales, stage by stage. `scales`: those that the model came with, if it did."""
+
+    def __init__(
+        self,
+        model: Model,
+        edit: Editor,
+        target: Target,
+        options: QuantOptions,
+        data: Iterable[Feeds] | None,
+        scales: Retarget | None,
+        seed: int,
+        progress: Progress | None,
+        decline: Decliner | None,
+    ) -> None:
+        self.model, self.edit, self.target = model, edit, target
+        self.options, self.data, self.scales = options, data, scales
+        self._seed, self._progress, self._decline = seed, progress, decline
+        self.table = target.require_quant()
+        self.bits = 7 if _seven_bits(self.table, options.reduce_range) else 8
+        self.corrections = WeightCorrections(options.corrections if scales is None else ())
+        self.notes: list[str] = []
+
+    def run(self) -> Quantized:
+        placement = self._place()
+        declined, reasons = _declined(placement), _reasons(placement)
+        if not placement.heavy:
+            self._restore()
+            return Quantized((), declined, 0, None, self.bits, self.notes, reasons=reasons)
+        ranges, calibration = self._calibrate(placement)
+        kept = self._keep(placement)
+        placed = insert(
+            placement,
+            ranges,
+            self.edit,
+            bits=self.bits,
+            corrections=self.corrections,
+            kept=kept,
+            progress=self._teller("quantization"),
+            decline=self._decline,
+        )
+        self._restore()
+        self._flag(calibration)
+        self.notes += [*self.corrections.notes, *_in_integers(self.edit, self.target, self.options)]
+        done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
+        gains = tuple(self.corrections.gains)
+        return Quantized(
+            placed, declined, done, calibration, self.bits, self.notes, reasons=reasons, gains=gains
+        )
+
+    def _place(self) -> Plan:
+        """The plan for the target, in an opset that it can be carried out in."""
+        options = self.options
+        planner = functools.partial(
+            plan,
+            self.model,
+            self.table,
+            options.selection,
+            per_channel=options.per_channel,
+            protects=self.edit.protects,
+        )
+        if self.scales is not None:
+            placement = self.scales.plan(lambda leave: planner(leave=leave), calibrates=self.data is not None)
+        else:
+            needed = _opset_needed(self.model, self.table, options)
+            lifted = lift_opset(self.model, self.edit, self.target, needed, decline=self._decline)
+            self.notes += [lifted] if lifted else []
+            placement = planner()
+        self.notes += placement.notes
+        return placement
+
+    def _calibrate(self, placement: Plan) -> tuple[dict[Value, Range], Calibration | None]:
+        """The ranges of the plan's values: those that the model came with, the others from samples."""
+        known = {} if self.scales is None else self.scales.ranges(placement)
+        unknown = [v for v in placement.calibrated if v not in known]
+        if not unknown:
+            return known, None
+        watches: list[Watch | str] = [v.name for v in unknown]
+        watches += self.corrections.watches(placement.heavy)
+        path = self.options.calibration
+        stored = path is not None and path.exists()
+        batches = (() if stored else _invented(self.model, self._seed)) if self.data is None else self.data
+        run = functools.partial(
+            calibrate,
+            self.model,
+            batches=batches,
+            synthetic=self.data is None,
+            budget=self.options.calib_mem,
+            progress=self._teller("calibration"),
+        )
+        calibration = obtain(self.model, watches, self.data, path, run)
+        if stored:
+            self.notes.append(f"ranges from {path}")
+        self.corrections.use(calibration)
+        return known | _ranges(placement, unknown, calibration.statistics, self.options), calibration
+
+    def _keep(self, placement: Plan) -> Kept | None:
+        """What is taken over from the model as it came."""
+        if self.scales is None:
+            return None
+        kept = self.scales.kept(placement)
+        self.notes += self.scales.losses(placement, kept)
+        if self.bits < 8 and kept.weights:
+            self.notes.append(_MAY_SATURATE)
+            self.bits = 8
+        return kept
+
+    def _restore(self) -> None:
+        if self.scales is not None:
+            self.scales.restore(self.edit, self._decline)
+
+    def _flag(self, calibration: Calibration | None) -> None:
+        """Say in the model whether its ranges are guesses."""
+        if self.scales is None:
+            self.model.metadata.pop(SYNTHETIC_KEY, None)
+        if calibration is not None and calibration.synthetic:
+            self.model.metadata[SYNTHETIC_KEY] = "synthetic"
+
+    def _teller(self, what: str) -> Callable[[int, int | None], None]:
+        return (lambda *_: None) if self._progress is None else functools.partial(self._progress, what)
 
 
 def _in_integers(edit: Editor, target: Target, options: QuantOptions) -> Iterator[str]:
@@ -161,8 +226,10 @@ def _in_integers(edit: Editor, target: Target, options: QuantOptions) -> Iterato
         yield f"{number} × {op} stays between Q and DQ: {reason}"
 
 
-def _ranges(placement: Plan, statistics: Mapping[str, TensorStatistics], options: QuantOptions) -> dict[Value, Range]:
-    """The range of each calibrated value; for the widest type, where it is stored in several."""
+def _ranges(
+    placement: Plan, values: Iterable[Value], statistics: Mapping[str, TensorStatistics], options: QuantOptions
+) -> dict[Value, Range]:
+    """The range of each of the calibrated `values`; for the widest type, where it is stored in several."""
     pairs: dict[Value, Pair] = {}
     for pair in sorted(placement.pairs, key=lambda p: qtype(p.dtype).bits):
         pairs.update(dict.fromkeys((pair.like, *pair.also), pair))
@@ -172,10 +239,10 @@ def _ranges(placement: Plan, statistics: Mapping[str, TensorStatistics], options
             statistics[v.name],
             options.method,
             options.percentile,
-            dtype=pair.dtype,
-            symmetric=symmetric or pair.dtype == "int8",
+            dtype=pairs[v].dtype,
+            symmetric=symmetric or pairs[v].dtype == "int8",
         )
-        for v, pair in pairs.items()
+        for v in values
     }
 
 
@@ -186,10 +253,6 @@ def _at_run_time(model: Model, edit: Editor, target: Target, options: QuantOptio
     done = carry_out(edit, target, options, {options.kind: chosen}, bits=bits)
     kinds = {options.kind: len(done.placed)} if done.placed else {}
     return Quantized(done.placed, [*before.declined, *done.declined], 0, None, bits, kinds=kinds)
-
-
-def _teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:
-    return (lambda *_: None) if progress is None else functools.partial(progress, what)
 
 
 def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int:

@@ -13,7 +13,7 @@
                     shape, ok, why, max_abs, error, cosine, snr, differing, identical}]}
     metric          {before, after}, null without --eval
     latency         {before, after: {median, low, high: milliseconds, runs}, measurable}, null without --bench
-    calibration     null, "data" or "synthetic"
+    calibration     null, "data", "synthetic", or "model" for scales that were there before
     verdict         null if nothing was quantized, or without a check of its speed, else {kept ("quantized", "float"),
                     faster, forced, reason (null or why nothing was measured), shapes {input: [sizes]}, speedup: null or
                     {ratio, low, high, before, after: {median, low, high: milliseconds, runs}}}

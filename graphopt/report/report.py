@@ -74,7 +74,7 @@ class Report:
     """Everything that the table shows and more. `seconds` is wall time by phase.
 
     `verification` is None if it was switched off. `metric_*`: what `evaluate` returned for the
-    original and for the result. `calibration`: None, "data" or "synthetic". `coverage`: heavy
+    original and for the result. `calibration`: None, "data", "synthetic" or "model". `coverage`: heavy
     operators that run in integers and in floats on the target, where that was read off its compiled graph.
     `verdict`: whether quantization made it faster, None if nothing was quantized. `quantized`: every activation, weight
     and bias that became integers (`graphopt.quant.insert.Placed`), with the reason. `gains`: what each correction of

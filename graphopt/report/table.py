@@ -258,6 +258,8 @@ def _quantization(report: Report) -> Iterator[Text]:
             "SYNTHETIC CALIBRATION: the ranges come from made-up inputs; give real ones with --data",
             style="bold yellow",
         )
+    elif report.calibration == "model":
+        yield Text("with the scales that the model came with")
     elif report.calibration is not None:
         yield Text("calibrated on the data that was given")
     coverage: Coverage | None = report.coverage
