@@ -56,6 +56,7 @@ class QuantOptions:
             raise UsageError(f"calib_mem is {self.calib_mem}", hint="give a number of bytes above 0, such as 1 << 29")
         for name, value, known in (
             ("kind", self.kind, KINDS), ("format", self.format, FORMATS), ("weight", self.weight, WEIGHT_TYPES),
+            ("existing", self.existing, EXISTING),
         ):  # fmt: skip
             if value not in known:
                 raise UsageError(f"quant.{name} cannot be {value!r}", hint=nearest(value, known))
