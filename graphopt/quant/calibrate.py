@@ -17,10 +17,11 @@ import numpy as np
 from graphopt.errors import DataError
 from graphopt.quant.channels import ChannelStatistics
 from graphopt.quant.collect import Kept, Watch
+from graphopt.quant.inside import Exposed, expose
 from graphopt.quant.sizes import cut_inputs, sizes_of
 from graphopt.quant.statistics import TensorStatistics
 from graphopt.runtime.executor import ExecutorDied, ExecutorError, executor
-from graphopt.runtime.package import package
+from graphopt.runtime.package import Package, package
 from graphopt.verify.validate import patience
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Calibration:
 
     `synthetic`: the inputs were invented, so the ranges are a guess. `along` and `products` have the statistics of
     channels and the sums of X^T X ([K, K] float64) by name and watched axis; what did not fit is missing, and
-    `warnings` say why.
+    `warnings` say why. `missing`: values in bodies that cannot be watched, each with the reason.
     """
 
     statistics: Mapping[str, TensorStatistics]
@@ -56,6 +57,7 @@ class Calibration:
     warnings: tuple[str, ...] = field(default=())
     along: Mapping[tuple[str, int], ChannelStatistics] = field(default_factory=dict)
     products: Mapping[tuple[str, int], Array] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def channels(self) -> dict[str, ChannelStatistics]:
@@ -77,17 +79,15 @@ def calibrate(
     budget: int = MEMORY,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Calibration:
-    """Run the model over `batches` (arrays by input name) and watch float tensors of its main graph.
+    """Run the model over `batches` (arrays by input name) and watch float tensors of it.
 
     A name among `watches` stands for a `Watch` without more; several watches may have the same name. `budget`: bytes
     of activations that are fetched at a time; where a batch needs more, it is run in parts: fewer rows where the
     first axis of the inputs counts rows, else fewer values. `progress` is told (batches done, None). Raises
     `DataError` if there is no batch, or if the model cannot be run on one.
     """
-    watched = [Watch(w) if isinstance(w, str) else w for w in watches]
-    values = list(dict.fromkeys(w.name for w in watched))
-    inputs = {v.name for v in model.main.inputs}
-    packed = package(model.ir, outputs=[name for name in values if name not in inputs])
+    seen = _Seen(model, [Watch(w) if isinstance(w, str) else w for w in watches])
+    packed = seen.packed
     pause = patience(packed) if synthetic else _TIMEOUT  # made-up batches are small
     cut = cut_inputs(model)
     run = executor()
@@ -97,8 +97,8 @@ def calibrate(
         for feeds in batches:
             if not count:
                 row = {name: (1, *a.shape[1:]) if name in cut else a.shape for name, a in feeds.items()}
-                sizes = sizes_of(model, values, row)
-                number = run.call(f"{_CHILD}:begin", packed, watched, cut, sizes, budget, timeout=pause)
+                sizes = sizes_of(model, seen.names, row)
+                number = run.call(f"{_CHILD}:begin", *seen.given(cut, sizes, budget), timeout=pause)
                 generation = run.generation
             if run.generation != generation:
                 raise ExecutorDied("the process that runs models was lost", hint="run again")
@@ -116,16 +116,64 @@ def calibrate(
             run.call(f"{_CHILD}:drop", number, timeout=_TIMEOUT)
     if not count:
         raise DataError("there is no calibration data", hint="give at least one batch")
-    statistics = {name: k.statistics for name, k in kept.items()}
-    along = {(name, c.axis): c for name, k in kept.items() for c in k.channels}
-    return Calibration(
-        statistics,
-        count,
-        synthetic,
-        tuple(_warnings(statistics, along)),
-        {key: c for key, c in along.items() if c.unfit is None},
-        {(name, g.axis): g.matrix for name, k in kept.items() for g in k.grams if along[name, g.axis].unfit is None},
-    )
+    return seen.calibration(kept, count, synthetic)
+
+
+class _Seen:
+    """Watches as the child sees them: those of values in bodies under the names by which they are handed out."""
+
+    def __init__(self, model: Model, watches: Sequence[Watch]) -> None:
+        names = dict.fromkeys(w.name for w in watches)
+        inputs = {v.name for v in model.main.inputs}
+        main = inputs | {v.name for v in model.main.initializers}
+        main |= {v.name for node in model.main.nodes for v in node.outputs}
+        inner = [name for name in names if name not in main]
+        exposed = expose(model, inner) if inner else Exposed(model.ir, {}, {})
+        self.missing = exposed.declined
+        self._spare: Package | None = None
+        self.names = [name for name in names if name not in self.missing]
+        self._outer = {name: exposed.outer.get(name, (name, 0)) for name in self.names}
+        self.watches = [self._moved(w) for w in watches if w.name in self._outer]
+        fetched = [outer for outer, _ in self._outer.values() if outer not in inputs]
+        self.packed = package(exposed.model, outputs=fetched)
+        if exposed.loose:
+            firm = expose(model, [name for name in inner if name not in exposed.loose])
+            self._spare = package(firm.model, outputs=[name for name in fetched if name in _names(firm.model)])
+
+    def _moved(self, watch: Watch) -> Watch:
+        """The watch on what is handed out, whose axes stand behind those of the iterations."""
+        outer, levels = self._outer[watch.name]
+        channels, gram = (a if a is None or a < 0 else a + levels for a in (watch.channels, watch.gram))
+        return Watch(outer, channels, gram)
+
+    def given(self, cut: Sequence[str], sizes: Mapping[str, int], budget: int) -> tuple[Any, ...]:
+        """The arguments of the child's `begin`."""
+        return self.packed, self.watches, cut, sizes, budget, self._spare
+
+    def calibration(self, kept: Mapping[str, Kept], count: int, synthetic: bool) -> Calibration:
+        statistics: dict[str, TensorStatistics] = {}
+        along: dict[tuple[str, int], ChannelStatistics] = {}
+        products: dict[tuple[str, int], Array] = {}
+        missing = dict(self.missing)
+        for name, (outer, levels) in self._outer.items():
+            if outer not in kept:
+                missing[name] = "its size changes from one iteration to the next"
+                continue
+            statistics[name] = kept[outer].statistics
+            for channels in kept[outer].channels:
+                channels.axis -= levels if channels.axis >= 0 else 0
+                along[name, channels.axis] = channels
+            for gram in kept[outer].grams:
+                axis = gram.axis - (levels if gram.axis >= 0 else 0)
+                if along[name, axis].unfit is None:
+                    products[name, axis] = gram.matrix
+        warnings = tuple(_warnings(statistics, along))
+        along = {key: c for key, c in along.items() if c.unfit is None}
+        return Calibration(statistics, count, synthetic, warnings, along, products, missing)
+
+
+def _names(model: Any) -> set[str]:
+    return {value.name for node in model.graph for value in node.outputs}
 
 
 def _warnings(

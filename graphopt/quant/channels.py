@@ -49,7 +49,7 @@ class ChannelStatistics:
 
     def update(self, array: Array) -> None:
         """Add a floating-point array; its rank and its other sizes may differ from the last one's."""
-        if self.unfit is None and self._fits(array):
+        if array.size and self.unfit is None and self._fits(array):
             for block in _blocks(array, self.axis, _CHUNK):
                 self._add(block)
 
@@ -98,6 +98,8 @@ class Gram:
 
     def update(self, array: Array) -> None:
         """Add an array that has as many channels along the axis as the ones before."""
+        if not array.size:
+            return
         if not self.matrix.size:
             self.matrix = np.zeros((array.shape[self.axis],) * 2)
         for block in _blocks(array, self.axis, _ROWS * max(array.shape[self.axis], 1)):
