@@ -16,7 +16,7 @@ from graphopt.quant.correct.rounding import Rounded
 from graphopt.quant.correct.weights import WeightCorrections
 from graphopt.quant.ranges import Range, activation_params, bias_limit_scale, quantize_bias
 from graphopt.quant.retarget import Kept
-from graphopt.quant.types import QuantParams
+from graphopt.quant.types import QuantParams, qtype, quantize
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor, Rewrite
@@ -91,8 +91,17 @@ def _groups(heavy: Iterable[Heavy]) -> list[list[Heavy]]:
 
 def _range(pair: Pair, ranges: Mapping[Value, Range]) -> Range:
     """The range of a pair's own value, or the one that holds those of all values that share its scale."""
-    found = [ranges[value] for value in (pair.like, *pair.also)]
+    if pair.fixed is not None:
+        return Range(0.0, 1.0)
+    found = [ranges.get(value) or _constant_range(value) for value in (pair.like, *pair.also)]
     return Range(min(r.low for r in found), max(r.high for r in found))
+
+
+def _constant_range(value: Value) -> Range:
+    array = value.array()
+    assert array is not None, "only constants have no statistics"
+    finite = array[np.isfinite(array)]
+    return Range(float(finite.min(initial=0.0)), float(finite.max(initial=0.0)))
 
 
 def _bits(array: Array) -> tuple[str, tuple[int, ...], bytes]:
@@ -139,8 +148,12 @@ class _Insertion:
         self._x_scale = self._scales_read(plan)
 
     def _activation(self, pair: Pair, real: Range) -> QuantParams:
+        if pair.fixed is not None:
+            scale, zero_point = pair.fixed
+            return QuantParams(np.array(scale, np.float32), np.array(zero_point).astype(qtype(pair.dtype).dtype))
+        low, high = min(real.low, 0.0), max(real.high, 0.0)
         return activation_params(
-            real,
+            Range(low, max(high, low + self.table.least_range)),
             pair.dtype,
             symmetric=self.table.symmetric or pair.dtype == "int8",
             ceiling=pair.ceiling,
@@ -174,13 +187,19 @@ class _Insertion:
         with self.edit.rewrite("quant.activation", at=anchor) as rw:
             scale = self._constant(rw, params.scale, f"{pair.like.name}_scale")
             zero = self._constant(rw, params.zero_point, f"{pair.like.name}_zero_point")
-            (q,) = rw.node("QuantizeLinear", [value, scale, zero])
+            array = value.array() if value.is_const else None
+            if array is None:
+                (q,) = rw.node("QuantizeLinear", [value, scale, zero])
+            else:
+                q = rw.constant(quantize(array, params), like=f"{value.name}_{params.dtype}")
             (dq,) = rw.node("DequantizeLinear", [q, scale, zero])
             if value.is_output and pair.readers is None:
                 rw.replace(value, dq)
             else:
                 for node, index in readers:
                     rw.set_input(node, index, dq)
+        if value.is_const:
+            self._drop(value)
         self._note("activation", pair.like.name, params.dtype, params.scale, pair.reason)
 
     def weight(self, group: list[Heavy]) -> None:

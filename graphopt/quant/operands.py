@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Bias", "Heavy", "analyse", "redundant_activation", "sole_reader"]
 
 _FLOAT = "FLOAT"
+_NORMALIZATIONS = ("LayerNormalization", "InstanceNormalization")  # the weight is a factor for each channel
 _CONST_LEFT = "its constant is the left operand, and integer kernels want it on the right"
 
 Array = np.ndarray[Any, Any]
@@ -140,7 +141,7 @@ def _axis(node: Node, rule: Weighted, w: Value) -> int | None:
 
 
 def _channels(node: Node, rule: Weighted, w: Value) -> int:
-    axis = _axis(node, rule, w)
+    axis = 0 if node.op in _NORMALIZATIONS else _axis(node, rule, w)
     return 1 if axis is None else _sizes(w)[axis]
 
 

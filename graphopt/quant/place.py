@@ -48,7 +48,8 @@ class Pair:
     included).
 
     The scale follows from the statistics of `like`, and of `also` if one scale has to serve all of these.
-    `floor_zero`, `ceiling`: the range ends at 0, and there.
+    `floor_zero`, `ceiling`: the range ends at 0, and there. `fixed`: scale and zero point whatever the statistics say.
+    A constant gets integers in its place, for the DQ.
     """
 
     value: Value
@@ -59,6 +60,7 @@ class Pair:
     floor_zero: bool = False
     ceiling: float | None = None
     also: tuple[Value, ...] = ()
+    fixed: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Plan:
     @property
     def calibrated(self) -> list[Value]:
         """The values whose ranges are needed, each once."""
-        return list(dict.fromkeys(pair.like for pair in self.pairs))
+        return list(dict.fromkeys(p.like for p in self.pairs if p.fixed is None and not p.like.is_const))
 
 
 def _nothing(_: Node | Value) -> bool:
@@ -130,7 +132,7 @@ def plan(
             result.declined.append(Declined(node, found))
         else:
             result.heavy.append(found)
-    if result.heavy:
+    if result.heavy or table.style == "node-units":
         flow = _Flow if table.style == "integer-flow" else flow_of(table.style)
         flow(model, result, protects).run()
     return result

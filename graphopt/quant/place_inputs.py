@@ -14,13 +14,20 @@ if TYPE_CHECKING:
     from graphopt.ir.model import Model
     from graphopt.ir.value import Node, Value
     from graphopt.quant.place import Plan
+    from graphopt.targets.table import QuantTable
 
-__all__ = ["InputFlow", "is_float"]
+__all__ = ["InputFlow", "is_float", "moves_data"]
 
 
 def is_float(value: Value | None) -> bool:
     """Whether `value` is a float32 tensor that is not a constant."""
     return value is not None and not value.is_const and value.dtype is not None and value.dtype.name == "FLOAT"
+
+
+def moves_data(node: Node, table: QuantTable) -> bool:
+    """Whether a node only moves data, according to a target's table."""
+    attrs = table.data_movement.get(node.op) if node.is_standard else None
+    return attrs is not None and all(_text(node.attr(name)) == value for name, value in attrs.items())
 
 
 class InputFlow:
@@ -54,10 +61,7 @@ class InputFlow:
 
     def moves(self, node: Node | None) -> bool:
         """Whether a node only moves data, so that Q and DQ may pass it."""
-        if node is None or not node.is_standard:
-            return False
-        attrs = self.table.data_movement.get(node.op)
-        return attrs is not None and all(_text(node.attr(name)) == value for name, value in attrs.items())
+        return node is not None and moves_data(node, self.table)
 
     def behind(self, value: Value) -> Iterator[tuple[Node, int]]:
         """The readers of a value, and those behind nodes that only move it."""

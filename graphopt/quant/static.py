@@ -120,7 +120,7 @@ class _Static:
     def run(self) -> Quantized:
         placement = self._place()
         declined, reasons = _declined(placement), _reasons(placement)
-        if not placement.heavy:
+        if not placement.heavy and not placement.pairs:
             self._restore()
             return Quantized((), declined, 0, None, self.bits, self.notes, reasons=reasons)
         ranges, calibration = self._calibrate(placement)

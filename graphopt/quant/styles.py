@@ -33,8 +33,9 @@ def flow_of(style: str) -> type[Flow]:
     """The flow of a style other than `integer-flow`, which is at home in place.py."""
     from graphopt.quant.place_openvino import OpenVINOFlow
     from graphopt.quant.place_tensorrt import TensorRTFlow
+    from graphopt.quant.place_units import UnitFlow
 
-    flows: dict[str, type[Flow]] = {"tensorrt": TensorRTFlow, "openvino": OpenVINOFlow}
+    flows: dict[str, type[Flow]] = {"tensorrt": TensorRTFlow, "openvino": OpenVINOFlow, "node-units": UnitFlow}
     return flows[style]
 
 

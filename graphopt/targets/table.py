@@ -5,10 +5,12 @@
 [quant.elementwise.Add]         operators with an integer kernel of their own
 [quant.data_movement]           operators that only move data: one scale before and after
 [quant.float]                   operators that are left alone, with the reason
+[quant.fixed]                   operators whose output has a scale of its own, as [scale, zero point]
 """
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -83,6 +85,7 @@ class QuantTable:
     `reduce_range_without_vnni`: weights need 7 bits on processors that saturate; `reduce_range`: None asks
     this machine, else as said.
     `opset`, `opset_per_channel`: oldest opsets for Q/DQ at all, and for a scale per channel.
+    `fixed`: scale and zero point behind operators whose range is known. `least_range`: of an activation.
     `per_channel_domain`: the domain whose DequantizeLinear has a scale per channel before that, if any.
     """
 
@@ -101,13 +104,16 @@ class QuantTable:
     elementwise: Mapping[str, Elementwise] = field(default_factory=dict)
     data_movement: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     float: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, tuple[builtins.float, int]] = field(default_factory=dict)
+    least_range: builtins.float = 0.0
 
 
 def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
     """Build the table from TOML. Raises `UsageError` that names the key at fault."""
     known = {f.name for f in fields(QuantTable)}
     check_keys(data, known, where)
-    plain = {k: v for k, v in data.items() if k not in ("weighted", "elementwise", "data_movement", "float")}
+    tables = ("weighted", "elementwise", "data_movement", "float", "fixed")
+    plain = {k: v for k, v in data.items() if k not in tables}
     _one_of(plain, "style", _STYLES, where)
     _one_of(plain, "activation", ("uint8", "int8"), where)
     _one_of(plain, "weight", ("uint8", "int8"), where)
@@ -120,6 +126,7 @@ def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
         },
         data_movement={op: dict(row) for op, row in data.get("data_movement", {}).items()},
         float={op: str(reason) for op, reason in data.get("float", {}).items()},
+        fixed={op: (builtins.float(pair[0]), int(pair[1])) for op, pair in data.get("fixed", {}).items()},
     )
 
 

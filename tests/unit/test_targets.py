@@ -13,7 +13,7 @@ from graphopt.targets.target import list_targets, load_target
 
 
 def test_the_targets_of_the_design_are_there() -> None:
-    assert list_targets() == ("onnx", "openvino", "ort-cpu", "ort-cuda", "tensorrt", "tensorrt-rtx")
+    assert list_targets() == ("onnx", "openvino", "ort-cpu", "ort-cuda", "qnn", "tensorrt", "tensorrt-rtx")
     for name in list_targets():
         found = load_target(name)
         assert found.name == name and found.title and ".onnx" in found.emit and "" in found.domains
@@ -24,7 +24,7 @@ def test_unknown_target_names_the_nearest() -> None:
         load_target("ort-cpo")
     assert str(e.value) == (
         "no target is called 'ort-cpo'\n  did you mean 'ort-cpu'? Known: "
-        "auto, onnx, openvino, ort-cpu, ort-cuda, tensorrt, tensorrt-rtx; or give a .toml file"
+        "auto, onnx, openvino, ort-cpu, ort-cuda, qnn, tensorrt, tensorrt-rtx; or give a .toml file"
     )
 
 
