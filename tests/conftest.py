@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graphopt.quant import verdict
+from graphopt.quant import goals, verdict
 from graphopt.runtime.latency import Latency
 from graphopt.runtime.speedup import Speedup
 
@@ -19,3 +19,4 @@ def _quantization_pays(monkeypatch: pytest.MonkeyPatch) -> None:
         return Speedup(Latency(2e-3, 2e-3, 2e-3, 20), Latency(1e-3, 1e-3, 1e-3, 20), 2.0, 2.0, 2.0)
 
     monkeypatch.setattr(verdict, "speedup", twice)
+    monkeypatch.setattr(goals, "openvino_speedup", twice)

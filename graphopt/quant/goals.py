@@ -15,6 +15,7 @@ from graphopt.quant.quantized import Quantized
 from graphopt.quant.static import SYNTHETIC_KEY, Feeds, Progress, quantize_graph
 from graphopt.quant.verdict import Verdict, judge, unmeasured
 from graphopt.runtime.executor import ExecutorError
+from graphopt.runtime.openvino import openvino_speedup
 from graphopt.runtime.package import package
 from graphopt.verify.validate import made_up_feeds
 
@@ -71,10 +72,12 @@ def _verdict(
 ) -> Verdict:
     if edit.stop_after is not None:
         return unmeasured(f"the run is to end at rewrite {edit.stop_after}")
-    if target.compiled_by != "onnxruntime":
+    if target.compiled_by not in ("onnxruntime", "openvino"):
         return unmeasured(f"the runtime of {target.name} is not timed here")
     try:
         feeds = made_up_feeds(model.ir, facts=model.facts, seed=seed)[0] if data is None else next(iter(data))
     except (DataError, ExecutorError) as error:
         return unmeasured(error.what)
+    if target.compiled_by == "openvino":
+        return judge(before, model.ir, feeds, goals, openvino_speedup)
     return judge(package(before), package(model.ir), feeds, goals)

@@ -6,19 +6,17 @@ or putting zeros in place of subnormal weights, has gained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from graphopt.engine.goals import Goals
+from graphopt.errors import TargetError
 from graphopt.runtime.executor import ExecutorError
 from graphopt.runtime.speedup import Speedup, speedup
 from graphopt.targets.measured import NOISE
-
-if TYPE_CHECKING:
-    from graphopt.runtime.package import Package
 
 __all__ = ["Verdict", "judge", "unmeasured"]
 
@@ -49,16 +47,24 @@ class Verdict:
         return f"the quantized model is {self.speedup.ratio:.2f} times as fast as the float one, not {least:g} times"
 
 
-def judge(before: Package, after: Package, feeds: Mapping[str, np.ndarray[Any, Any]], goals: Goals) -> Verdict:
+def judge(
+    before: Any,
+    after: Any,
+    feeds: Mapping[str, np.ndarray[Any, Any]],
+    goals: Goals,
+    measure: Callable[..., Speedup] | None = None,
+) -> Verdict:
     """Time the float model `before` against the quantized one, and say which to keep.
+
+    Both are packages, and timed under ONNX Runtime, or what `measure` takes in place of `speedup`.
 
     Float is kept unless the quantized model is faster beyond noise, or `goals.force` says otherwise. What cannot be
     timed is kept quantized, with the runtime's reason.
     """
     limits = (NOISE,) if goals.min_speedup is None else (NOISE, goals.min_speedup)
     try:
-        found = speedup(before, after, feeds, limits)
-    except ExecutorError as error:
+        found = (measure or speedup)(before, after, feeds, limits)
+    except (ExecutorError, TargetError) as error:
         return unmeasured(error.what)
     faster = found.clears(NOISE)
     shapes = {name: np.shape(array) for name, array in feeds.items()}

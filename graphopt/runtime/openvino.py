@@ -6,10 +6,9 @@ names.
 
 from __future__ import annotations
 
+import functools
 import os
-import random
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,16 +19,16 @@ import numpy as np
 
 from graphopt.errors import TargetError
 from graphopt.runtime.executor import Executor, ExecutorError
-from graphopt.runtime.latency import Latency
+from graphopt.runtime.speedup import PairTimes, Speedup, race, summarise
 
 if TYPE_CHECKING:
+    import onnx_ir as oir
+
     from graphopt.ir.model import Model
 
-__all__ = ["Layer", "layers", "openvino_latency"]
+__all__ = ["Layer", "layers", "openvino_speedup"]
 
 _HERE = "graphopt.runtime.openvino"
-_LEAST_ROUNDS = 5
-_MOST_ROUNDS = 2000
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 
@@ -52,27 +51,31 @@ def layers(model: Model, *, timeout: float = 300.0) -> list[Layer]:
     Raises `TargetError` without the package, `ExecutorError` if it refuses the model.
     """
     with tempfile.TemporaryDirectory(prefix="graphopt-openvino-") as folder:
-        found: list[Layer] = _call("layers_here", _written(model, Path(folder), 0), timeout=timeout)
+        found: list[Layer] = _call("layers_here", _written(model.ir, Path(folder), 0), timeout=timeout)
     return found
 
 
-def openvino_latency(
-    models: Sequence[Model], feeds: Feeds, seconds: float = 3.0, *, threads: int = 0, timeout: float = 600.0
-) -> list[Latency]:
-    """Time the models under OpenVINO in turns, on the same inputs, `seconds` in total, in full float32 where they are
-    float; `threads` 0: its own choice. Raises what `layers` raises.
-    """
+def openvino_speedup(
+    before: oir.Model,
+    after: oir.Model,
+    feeds: Feeds,
+    limits: Sequence[float] = (1.0,),
+    *,
+    seconds: float = 4.0,
+    timeout: float = 600.0,
+) -> Speedup:
+    """As `speedup`, under OpenVINO: one thread, and float32 where a model is float. Raises what `layers` raises."""
     with tempfile.TemporaryDirectory(prefix="graphopt-openvino-") as folder:
-        paths = [_written(model, Path(folder), i) for i, model in enumerate(models)]
-        times: list[list[float]] = _call("time_here", paths, dict(feeds), seconds, threads, timeout=timeout)
-    return [Latency.of(found) for found in times]
+        paths = [_written(model, Path(folder), i) for i, model in enumerate((before, after))]
+        times: PairTimes = _call("time_here", paths, dict(feeds), tuple(limits), seconds, timeout=timeout)
+    return summarise(*times)
 
 
-def _written(model: Model, folder: Path, number: int) -> str:
+def _written(model: oir.Model, folder: Path, number: int) -> str:
     from graphopt.ir.save import write_model
 
     path = folder / f"model{number}.onnx"
-    write_model(model.ir, path, source=model.source)
+    write_model(model, path)
     return os.fspath(path)
 
 
@@ -113,21 +116,11 @@ def layers_here(path: str) -> list[Layer]:
 
 
 def time_here(
-    paths: list[str], feeds: dict[str, np.ndarray[Any, Any]], seconds: float, threads: int
-) -> list[list[float]]:
-    """The seconds of each timed run, by model."""
-    requests = [_compile(path, threads).create_infer_request() for path in paths]
+    paths: list[str], feeds: dict[str, np.ndarray[Any, Any]], limits: tuple[float, ...], seconds: float
+) -> PairTimes:
+    """The seconds of each run of two models, pair by pair."""
+    requests = [_compile(path, 1).create_infer_request() for path in paths]
     for request in requests:  # the first runs allocate
         request.infer(feeds)
         request.infer(feeds)
-    times: list[list[float]] = [[] for _ in requests]
-    order = list(range(len(requests)))
-    shuffle = random.Random(0).shuffle
-    end = time.perf_counter() + seconds
-    while len(times[0]) < _LEAST_ROUNDS or (time.perf_counter() < end and len(times[0]) < _MOST_ROUNDS):
-        shuffle(order)
-        for index in order:
-            start = time.perf_counter()
-            requests[index].infer(feeds)
-            times[index].append(time.perf_counter() - start)
-    return times
+    return race([functools.partial(request.infer, feeds) for request in requests], limits, seconds)

@@ -8,10 +8,11 @@ times on the way.
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from graphopt.runtime.executor import executor
 from graphopt.runtime.latency import Latency
 from graphopt.runtime.package import Package
 
-__all__ = ["Speedup", "speedup", "summarise"]
+__all__ = ["Speedup", "race", "speedup", "summarise"]
 
 _SECONDS = 4.0
 _LEAST_SECONDS = 0.25  # caches and clocks settle
@@ -32,6 +33,7 @@ _MOST_PAIRS = 4000
 _ERRORS = 3.0  # standard errors to each side
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
+PairTimes = tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,22 @@ def summarise(before: Sequence[float], after: Sequence[float]) -> Speedup:
 
 def time_here(
     before: Package, after: Package, feeds: dict[str, np.ndarray[Any, Any]], limits: tuple[float, ...], seconds: float
-) -> tuple[list[float], list[float]]:
+) -> PairTimes:
     """Runs in the child: the seconds of each run of both models, pair by pair."""
     options = session.Options(optimized=True, repeated=True, threads=1)
     opened = [session.build(package, options) for package in (before, after)]
     for model in opened:  # the first runs allocate
         model.run(feeds)
         model.run(feeds)
-    times: tuple[list[float], list[float]] = ([], [])
+    return race([functools.partial(model.run, feeds) for model in opened], limits, seconds)
+
+
+def race(runs: Sequence[Callable[[], object]], limits: tuple[float, ...], seconds: float) -> PairTimes:
+    """The seconds of each run of two models, pair by pair, until it is clear on which side of `limits` their ratio is.
+
+    Both have run before.
+    """
+    times: PairTimes = ([], [])
     order = [0, 1]
     shuffle = random.Random(0).shuffle
     start = time.perf_counter()
@@ -94,7 +104,7 @@ def time_here(
         shuffle(order)
         for index in order:
             begin = time.perf_counter()
-            opened[index].run(feeds)
+            runs[index]()
             times[index].append(time.perf_counter() - begin)
         pairs, spent = len(times[0]), time.perf_counter() - start
         if pairs < check:

@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 
 import graphopt
+from graphopt.engine.goals import Goals
 from graphopt.errors import TargetError
+from graphopt.ir.edit import Editor
 from graphopt.ir.model import Model
+from graphopt.quant import QuantOptions
 from graphopt.quant.coverage_openvino import openvino_coverage, read_layers
+from graphopt.quant.goals import quantize_to_goals
 from graphopt.runtime.executor import ExecutorError
-from graphopt.runtime.openvino import Layer, layers, openvino_latency
+from graphopt.runtime.latency import Latency
+from graphopt.runtime.openvino import Layer, layers, openvino_speedup
+from graphopt.runtime.speedup import Speedup
+from graphopt.targets.target import load_target
 from tests.unit.placing import net, pairs, placed, quantized, reasons, run, samples, snr
 
 W = {"w": (16, 16, 3, 3), "b": (16,), "v": (16, 16, 3, 3), "p": (16, 16, 1, 1), "u": (16, 32, 1, 1), "m": (16, 64),
@@ -204,15 +211,26 @@ def test_a_model_that_openvino_refuses() -> None:
 
 
 @needs_openvino
-def test_latencies_of_two_models() -> None:
+def test_a_model_is_as_fast_as_itself_to_within_a_factor() -> None:
     m = small("y = Conv(x, w, b)")
-    found = openvino_latency([m, m], samples(m)[0], 0.05)
-    assert len(found) == 2 and all(one.runs >= 5 and 0 < one.low <= one.median <= one.high for one in found)
+    found = openvino_speedup(m.ir, m.ir, samples(m)[0], (1.0,), seconds=0.1)
+    assert found.before.runs == found.after.runs >= 5 and 0 < found.low <= found.ratio <= found.high
+
+
+@needs_openvino
+def test_the_verdict_is_that_of_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    m = small(CASES["the sum behind a Conv"][0])
+    asked = []
+    half = Speedup(Latency.of([1.0] * 5), Latency.of([2.0] * 5), 0.5, 0.4, 0.6)
+    monkeypatch.setattr("graphopt.quant.goals.openvino_speedup", lambda *args: asked.append(args) or half)
+    done = quantize_to_goals(m, Editor(m), load_target("openvino"), QuantOptions(), samples(m), Goals())
+    assert done.verdict is not None and done.verdict.kept == "float" and len(asked) == 1
+    assert not list(m.main.find("QuantizeLinear"))
 
 
 @needs_openvino
 def test_quantizing_for_openvino_from_end_to_end() -> None:
     done = graphopt.optimize(
-        "fixtures/models/residual_cnn.onnx", "fuse,quant", target="openvino", data="fixtures/data/digits_calib.npz"
+        "fixtures/models/residual_cnn.onnx", "fuse,quant", target="openvino", data="fixtures/data/digits_calib.npz", force=True
     )
     assert (done.report.coverage.integer, done.report.coverage.float) == (10, 0)

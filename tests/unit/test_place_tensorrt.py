@@ -30,8 +30,11 @@ def shown(m: Model) -> dict[str, str]:
     return pairs(placed(m, "tensorrt"))
 
 
-def test_both_targets_place_alike() -> None:
-    assert load_target("tensorrt").require_quant() == load_target("tensorrt-rtx").require_quant()
+def test_all_targets_of_the_style_place_alike() -> None:
+    table = load_target("tensorrt").require_quant()
+    assert table == load_target("tensorrt-rtx").require_quant() == load_target("ort-cuda").require_quant()
+    for name in ("tensorrt", "tensorrt-rtx", "ort-cuda"):
+        assert any("has not been timed on a GPU" in note for note in load_target(name).notes)
 
 
 def test_types_are_symmetric_per_tensor_and_per_channel_for_weights() -> None:
