@@ -38,7 +38,7 @@ class Quant(Pass):
     places its own scales for the target, `strip` begins anew.
     `calibration`: a file with its statistics, which is written if it does not exist, and used instead of data if it
     does.
-    `correct`: what is done to weights and biases against the loss (`bias|clip|hqq|gptq`), or `none`.
+    `correct`: what is done to weights and biases against the loss (`bias|clip|hqq|gptq`), `none`, or `auto`.
     """
 
     name: ClassVar[str] = "quant"
@@ -127,11 +127,13 @@ def _note(ctx: Context, done: Quantized) -> None:
         for warning in done.calibration.warnings:
             ctx.note(warning)
         again = "; then the float model was put back" if _is_float(done.verdict) else ""
-        ctx.note(f"{done.operators} operators quantized, from {done.calibration.batches} batches{again}")
+        count = done.operators + sum(done.kinds.values())
+        ctx.note(f"{count} operators quantized, from {done.calibration.batches} batches{again}")
     elif done.placed and not done.kinds:
         ctx.note(f"{done.operators} operators quantized")
-    for kind, count in done.kinds.items():
-        ctx.note(f"{count} operators quantized without calibration: {kind}")
+    else:
+        for kind, count in done.kinds.items():
+            ctx.note(f"{count} operators quantized without calibration: {kind}")
     if done.weight_bits < 8 and done.operators:
         ctx.note("weights have 7 bits, because this processor would saturate with 8")
     for reason, count in Counter(reason for _, _, reason in done.declined).most_common(5):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
     from graphopt.ir.model import Model
     from graphopt.ir.value import Node
+    from graphopt.quant.correct.matrices import MatrixCorrections
     from graphopt.quant.insert import Placed
     from graphopt.quant.options import QuantOptions
     from graphopt.quant.place import QuantSelection
@@ -65,16 +66,24 @@ def nodes_of_kind(model: Model, kind: str, options: QuantOptions, target: Target
 
 
 def carry_out(
-    edit: Editor, target: Target, options: QuantOptions, chosen: Mapping[str, Sequence[Node]], *, bits: int
+    edit: Editor,
+    target: Target,
+    options: QuantOptions,
+    chosen: Mapping[str, Sequence[Node]],
+    *,
+    bits: int,
+    corrections: MatrixCorrections | None = None,
 ) -> Carried:
-    """Convert the nodes of each kind; `bits`: of weights whose products are added in integers."""
+    """Convert the nodes of each kind; `bits`: of weights whose products are added in integers. `corrections`: of those
+    that are stored only.
+    """
     done = Carried()
     for kind, nodes in chosen.items():
         work: Dynamic | WeightsOnly
         if kind == "dynamic":
             work = Dynamic(edit, target.kinds, nodes, per_channel=options.per_channel, bits=bits)
         else:
-            work = WeightsOnly(edit, target.kinds, dtype=options.weight, block=options.block)
+            work = WeightsOnly(edit, target.kinds, dtype=options.weight, block=options.block, corrections=corrections)
         for node in nodes:
             try:
                 done.placed.append(work.convert(node))

@@ -12,21 +12,23 @@ from graphopt.quant.correct.weights import WEIGHT_CORRECTIONS
 from graphopt.quant.place import QuantSelection
 from graphopt.quant.ranges import check_method
 
-__all__ = ["CORRECTIONS", "DEFAULT_CORRECTIONS", "FORMATS", "KINDS", "QuantOptions"]
+__all__ = ["CORRECTIONS", "FORMATS", "KINDS", "QuantOptions"]
 
 KINDS = ("static", "dynamic", "weights", "auto")
 FORMATS = ("qdq", "qoperator")
 EXISTING = ("keep", "retarget", "strip")
 CORRECTIONS = WEIGHT_CORRECTIONS
-DEFAULT_CORRECTIONS = ("bias",)
-"""Those that make nets with trained weights better at 8 bits; docs/quantization-methods.md has the figures."""
+_AUTO = "auto"
+_MEASURED = {"static": ("bias",), "weights": ("gptq",)}
+"""What makes trained nets better; docs/quantization-methods.md has the figures."""
 
 
 @dataclass(frozen=True)
 class QuantOptions:
     """How to quantize. `method` and `percentile` as in `range_of`; `reduce_range`: 7-bit weights, None asks
     the target. `calib_mem`: bytes of activations that calibration holds at a time. `calibration`: the file that its
-    statistics come from, or go to if it does not exist. `corrections`: some of `CORRECTIONS`.
+    statistics come from, or go to if it does not exist. `corrections`: some of `CORRECTIONS`, and `auto` for those that
+    are known to help.
 
     `kind`: `static` (calibrated), `dynamic` (activations quantized at run time), `weights` (nothing else), or `auto`,
     for each operator. `format`: `qdq` pairs, or `qoperator`, operators that read and write integers. `weight`: the type
@@ -41,7 +43,7 @@ class QuantOptions:
     reduce_range: bool | None = None
     calib_mem: int = MEMORY
     calibration: Path | None = None
-    corrections: tuple[str, ...] = DEFAULT_CORRECTIONS
+    corrections: tuple[str, ...] = (_AUTO,)
     selection: QuantSelection = field(default_factory=QuantSelection)
     kind: str = "static"
     format: str = "qdq"
@@ -63,10 +65,15 @@ class QuantOptions:
         if self.block is not None and (self.block < 0 or self.block & (self.block - 1)):
             raise UsageError(f"quant.block is {self.block}", hint="give a power of two, such as 32, or 0 for a column")
         for name in self.corrections:
-            if name not in CORRECTIONS:
-                raise UsageError(f"unknown correction {name!r}", hint=nearest(name, CORRECTIONS))
+            if name not in (_AUTO, *CORRECTIONS):
+                raise UsageError(f"unknown correction {name!r}", hint=nearest(name, (_AUTO, *CORRECTIONS)))
         if self.existing == "retarget" and self.kind != "static":
             raise UsageError(
                 f"existing=retarget places calibrated scales, and kind is {self.kind}",
                 hint="leave out one of the two, or begin anew with existing=strip",
             )
+
+    def corrections_for(self, kind: str) -> tuple[str, ...]:
+        """The corrections of a kind, with `auto` replaced by what it stands for: 8-bit weights alone need none."""
+        auto = () if kind == "weights" and self.weight.endswith("8") else _MEASURED.get(kind, ())
+        return tuple(dict.fromkeys(n for name in self.corrections for n in (auto if name == _AUTO else (name,))))

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.calibrate import Calibration, Watch, calibrate
+from graphopt.quant.correct.matrices import MatrixCorrections
 from graphopt.quant.correct.weights import WeightCorrections
 from graphopt.quant.coverage import reasons_by_name
 from graphopt.quant.insert import Decliner, insert
@@ -85,7 +86,7 @@ def quantize_graph(
         return Quantized((), (), 0, None, 8, (f"already quantized: {present}; {_KEPT}",))
     given = dequantize_graph(model, edit, decline) if present else None
     if at_run_time:
-        return _at_run_time(model, edit, target, options)
+        return _at_run_time(model, edit, target, options, data, _teller(progress, "calibration"))
     table = target.require_quant()
     scales = Retarget(given, model.main, table) if given is not None and options.existing == "retarget" else None
     work = _Static(model, edit, target, options, data, scales, seed, progress, decline)
@@ -114,7 +115,7 @@ class _Static:
         self._seed, self._progress, self._decline = seed, progress, decline
         self.table = target.require_quant()
         self.bits = 7 if _seven_bits(self.table, options.reduce_range) else 8
-        self.corrections = WeightCorrections(options.corrections if scales is None else ())
+        self.corrections = WeightCorrections(options.corrections_for("static") if scales is None else ())
         self.notes: list[str] = []
 
     def run(self) -> Quantized:
@@ -132,7 +133,7 @@ class _Static:
             bits=self.bits,
             corrections=self.corrections,
             kept=kept,
-            progress=self._teller("quantization"),
+            progress=_teller(self._progress, "quantization"),
             decline=self._decline,
         )
         self._restore()
@@ -182,7 +183,7 @@ class _Static:
             batches=batches,
             synthetic=self.data is None,
             budget=self.options.calib_mem,
-            progress=self._teller("calibration"),
+            progress=_teller(self._progress, "calibration"),
         )
         calibration = obtain(self.model, watches, self.data, path, run)
         if stored:
@@ -211,9 +212,6 @@ class _Static:
             self.model.metadata.pop(SYNTHETIC_KEY, None)
         if calibration is not None and calibration.synthetic:
             self.model.metadata[SYNTHETIC_KEY] = "synthetic"
-
-    def _teller(self, what: str) -> Callable[[int, int | None], None]:
-        return (lambda *_: None) if self._progress is None else functools.partial(self._progress, what)
 
 
 def _in_integers(edit: Editor, target: Target, options: QuantOptions) -> Iterator[str]:
@@ -246,13 +244,40 @@ def _ranges(
     }
 
 
-def _at_run_time(model: Model, edit: Editor, target: Target, options: QuantOptions) -> Quantized:
-    """Quantize what needs no calibration."""
+def _at_run_time(
+    model: Model,
+    edit: Editor,
+    target: Target,
+    options: QuantOptions,
+    data: Iterable[Feeds] | None,
+    progress: Callable[[int, int | None], None],
+) -> Quantized:
+    """Quantize what needs no ranges. With `data`, weights are rounded for the inputs that they meet."""
     chosen, before = nodes_of_kind(model, options.kind, options, target)
     bits = 7 if target.quant is not None and _seven_bits(target.quant, options.reduce_range) else 8
-    done = carry_out(edit, target, options, {options.kind: chosen}, bits=bits)
+    corrections = MatrixCorrections(options.corrections_for(options.kind))
+    watches = [] if data is None else corrections.watches(chosen, edit)
+    calibration = None
+    if data is not None and watches:
+        calibration = calibrate(model, watches, data, budget=options.calib_mem, progress=progress)
+        corrections.use(calibration)
+    done = carry_out(edit, target, options, {options.kind: chosen}, bits=bits, corrections=corrections)
     kinds = {options.kind: len(done.placed)} if done.placed else {}
-    return Quantized(done.placed, [*before.declined, *done.declined], 0, None, bits, kinds=kinds)
+    declined = [*before.declined, *done.declined]
+    return Quantized(
+        done.placed,
+        declined,
+        0,
+        calibration,
+        bits,
+        tuple(corrections.notes),
+        kinds=kinds,
+        gains=tuple(corrections.gains),
+    )
+
+
+def _teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:
+    return (lambda *_: None) if progress is None else functools.partial(progress, what)
 
 
 def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int:

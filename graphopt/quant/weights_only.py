@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as oir
 
 from graphopt.ir.draft import Decline
-from graphopt.quant.blocks import Blocks, in_blocks, packed
+from graphopt.quant.blocks import Blocks, packed
+from graphopt.quant.correct.matrices import MatrixCorrections
 from graphopt.quant.dense import Dense, Kept, dense_of
 from graphopt.quant.insert import Placed
 from graphopt.quant.ranges import weight_peaks, weight_scale
@@ -51,10 +52,22 @@ def default_block(dtype: str, form: str, k: int) -> int:
 
 
 class WeightsOnly:
-    """Converts operators one by one. `dtype` and `block` as in `in_blocks`; `block` None for `default_block`."""
+    """Converts operators one by one. `dtype` and `block` as in `in_blocks`; `block` None for `default_block`.
 
-    def __init__(self, edit: Editor, table: KindTable, *, dtype: str = "int8", block: int | None = None) -> None:
+    `corrections`: how the matrices of products are rounded; without, to the nearest.
+    """
+
+    def __init__(
+        self,
+        edit: Editor,
+        table: KindTable,
+        *,
+        dtype: str = "int8",
+        block: int | None = None,
+        corrections: MatrixCorrections | None = None,
+    ) -> None:
         self._edit, self._table, self._dtype, self._given = edit, table, dtype, block
+        self._corrections = corrections or MatrixCorrections(())
         self._opset = edit.model.opset()
         self._kept = Kept()
 
@@ -75,10 +88,9 @@ class WeightsOnly:
         return Placed("weight", found.stored.name, self._dtype, 0.0, found.n, f"weight of {node.op}, stored only")
 
     def _rounded(self, dense: Dense, block: int) -> Blocks:
-        matrix = dense.matrix()
-        if not np.isfinite(matrix).all():
+        if not np.isfinite(dense.matrix()).all():
             raise Decline("its weight holds NaN or Inf")
-        return in_blocks(matrix, self._dtype, block)
+        return self._corrections.blocks(dense, self._dtype, block)
 
     def _packed(self, dense: Dense, block: int) -> None:
         """com.microsoft.MatMulNBits."""

@@ -129,7 +129,7 @@ def test_a_scale_for_the_whole_weight_is_corrected_as_far_as_possible(name: str)
 def test_unknown_corrections_are_told() -> None:
     with pytest.raises(UsageError) as e:
         quantized("matmul", "biass")
-    assert str(e.value) == "unknown correction 'biass'\n  did you mean 'bias'? Known: bias, clip, gptq, hqq"
+    assert str(e.value) == "unknown correction 'biass'\n  did you mean 'bias'? Known: auto, bias, clip, gptq, hqq"
 
 
 def test_tap_shares_count_what_meets_the_input() -> None:
@@ -160,3 +160,30 @@ def test_the_report_says_what_each_correction_gained() -> None:
     assert "corrected" in text and "gptq: 1 place, +" in text
     result = graphopt.optimize(model, "quant{correct=none}", target="onnx", data=feeds, verify=False)
     assert to_json(result.report)["corrections"] == [] and "corrected" not in str(result.report)
+
+
+def stored_only(data: Feeds | None, *corrections: str, **options: Any) -> tuple[Quantized, float, Model]:
+    """A product with 4-bit weights, and the power of its output's error."""
+    model, feeds = net("matmul")
+    given = QuantOptions(kind="weights", weight="int4", block=8, corrections=corrections or ("auto",), **options)
+    lifted = graphopt.optimize(model, "opset{to=21}", verify=False).model
+    done = quantize_graph(lifted, Editor(lifted), load_target("onnx"), given, data)
+    off = outputs(lifted, feeds).astype(np.float64) - outputs(model, feeds)
+    return done, float(np.mean(off**2)), lifted
+
+
+def test_four_bit_weights_are_rounded_for_the_inputs_that_they_meet() -> None:
+    _, feeds = net("matmul")
+    found, gptq, _ = stored_only(feeds)
+    clipped, clip, _ = stored_only(None)
+    _, nearest, _ = stored_only(None, "bias")
+    assert [g.name for g in found.gains] == ["gptq"] and [g.name for g in clipped.gains] == ["clip"]
+    assert gptq < 0.7 * clip and clip < nearest
+
+
+def test_eight_bit_weights_alone_need_no_data() -> None:
+    _, feeds = net("matmul")
+    assert QuantOptions(kind="weights").corrections_for("weights") == ()
+    assert QuantOptions(corrections=("auto", "clip")).corrections_for("static") == ("bias", "clip")
+    done, _, _ = stored_only(feeds, "hqq")
+    assert done.calibration is None and all(g.name == "hqq" for g in done.gains)
