@@ -38,7 +38,8 @@ class Quant(Pass):
     places its own scales for the target, `strip` begins anew.
     `calibration`: a file with its statistics, which is written if it does not exist, and used instead of data if it
     does.
-    `correct`: what is done to weights and biases against the loss (`bias|clip|hqq|gptq`), `none`, or `auto`.
+    `correct`: what is done to weights and biases against the loss (`cle|smooth|reparam|bias|clip|hqq|gptq`), `none`,
+    or `auto`.
     """
 
     name: ClassVar[str] = "quant"
@@ -47,6 +48,9 @@ class Quant(Pass):
     accuracy: ClassVar[Accuracy] = Accuracy.APPROX
     rewrites: ClassVar[Mapping[str, str]] = {
         "quant.opset": "An older model gets the version of the standard operators that quantization needs.",
+        "quant.cle": "Channels between two layers are scaled, so that all of them use the range of the integers.",
+        "quant.smooth": "Channels behind a normalization are scaled, and its readers' weights by as much.",
+        "quant.reparam": "Channels behind a normalization are centred and scaled, and its readers make up for it.",
         "quant.activation": "What an operator reads is rounded to integers, and back.",
         "quant.weight": "A weight is stored as integers, with a scale for each output channel.",
         "quant.bias": "A bias is stored as integers, in units of the scales of input and weight.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,6 +68,15 @@ class Calibration:
     def grams(self) -> dict[str, Array]:
         """Sums of X^T X by value name, [K, K] float64; of a value watched along several axes, that of the first."""
         return {name: found for (name, _), found in reversed(list(self.products.items()))}
+
+    def updated(self, newer: Calibration) -> Calibration:
+        """These statistics, with those of `newer` in place of what it has, too."""
+        return replace(
+            self,
+            statistics={**self.statistics, **newer.statistics},
+            along={**self.along, **newer.along},
+            products={**self.products, **newer.products},
+        )
 
 
 def calibrate(

@@ -8,6 +8,7 @@ from pathlib import Path
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.blocks import WEIGHT_TYPES
 from graphopt.quant.calibrate import MEMORY
+from graphopt.quant.correct.equalize import EQUALIZATIONS
 from graphopt.quant.correct.weights import WEIGHT_CORRECTIONS
 from graphopt.quant.place import QuantSelection
 from graphopt.quant.ranges import check_method
@@ -17,9 +18,9 @@ __all__ = ["CORRECTIONS", "FORMATS", "KINDS", "QuantOptions"]
 KINDS = ("static", "dynamic", "weights", "auto")
 FORMATS = ("qdq", "qoperator")
 EXISTING = ("keep", "retarget", "strip")
-CORRECTIONS = WEIGHT_CORRECTIONS
+CORRECTIONS = (*EQUALIZATIONS, *WEIGHT_CORRECTIONS)
 _AUTO = "auto"
-_MEASURED = {"static": ("bias",), "weights": ("gptq",)}
+_MEASURED = {"static": (*EQUALIZATIONS, "bias"), "weights": ("gptq",)}
 """What makes trained nets better; docs/quantization-methods.md has the figures."""
 
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from graphopt.errors import UsageError, nearest
 from graphopt.quant.calibrate import Calibration, Watch, calibrate
+from graphopt.quant.correct.equalize import Equalizer
 from graphopt.quant.correct.matrices import MatrixCorrections
+from graphopt.quant.correct.migrate import Steps
 from graphopt.quant.correct.weights import WeightCorrections
 from graphopt.quant.coverage import reasons_by_name
 from graphopt.quant.insert import Decliner, insert
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
     from graphopt.ir.model import Model
     from graphopt.ir.value import Node, Value
+    from graphopt.quant.correct.gain import Gain
     from graphopt.quant.place import Pair
     from graphopt.quant.statistics import TensorStatistics
     from graphopt.targets.table import QuantTable
@@ -117,22 +120,23 @@ class _Static:
         self.bits = 7 if _seven_bits(self.table, options.reduce_range) else 8
         self.corrections = WeightCorrections(options.corrections_for("static") if scales is None else ())
         self.notes: list[str] = []
+        self._gains: Sequence[Gain] = ()
 
     def run(self) -> Quantized:
         placement = self._place()
-        declined, reasons = _declined(placement), _reasons(placement)
         if not placement.heavy and not placement.pairs:
             self._restore()
-            return Quantized((), declined, 0, None, self.bits, self.notes, reasons=reasons)
-        ranges, calibration = self._calibrate(placement)
-        kept = self._keep(placement)
+            declined = _declined(placement)
+            return Quantized((), declined, 0, None, self.bits, self.notes, reasons=_reasons(placement))
+        placement, ranges, calibration = self._calibrate(placement)
+        declined, reasons = _declined(placement), _reasons(placement)
         placed = insert(
             placement,
             ranges,
             self.edit,
             bits=self.bits,
             corrections=self.corrections,
-            kept=kept,
+            kept=self._keep(placement),
             progress=_teller(self._progress, "quantization"),
             decline=self._decline,
         )
@@ -140,40 +144,41 @@ class _Static:
         self._flag(calibration)
         self.notes += [*self.corrections.notes, *_in_integers(self.edit, self.target, self.options)]
         done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
-        gains = tuple(self.corrections.gains)
-        return Quantized(
-            placed, declined, done, calibration, self.bits, self.notes, reasons=reasons, gains=gains
-        )
+        gains = (*self._gains, *self.corrections.gains)
+        return Quantized(placed, declined, done, calibration, self.bits, self.notes, reasons=reasons, gains=gains)
 
     def _place(self) -> Plan:
         """The plan for the target, in an opset that it can be carried out in."""
+        if self.scales is not None:
+            placement = self.scales.plan(lambda leave: self._plan(leave=leave), calibrates=self.data is not None)
+        else:
+            needed = _opset_needed(self.model, self.table, self.options)
+            lifted = lift_opset(self.model, self.edit, self.target, needed, decline=self._decline)
+            self.notes += [lifted] if lifted else []
+            placement = self._plan()
+        self.notes += placement.notes
+        return placement
+
+    def _plan(self, **more: Any) -> Plan:
         options = self.options
-        planner = functools.partial(
-            plan,
+        return plan(
             self.model,
             self.table,
             options.selection,
             per_channel=options.per_channel,
             protects=self.edit.protects,
+            **more,
         )
-        if self.scales is not None:
-            placement = self.scales.plan(lambda leave: planner(leave=leave), calibrates=self.data is not None)
-        else:
-            needed = _opset_needed(self.model, self.table, options)
-            lifted = lift_opset(self.model, self.edit, self.target, needed, decline=self._decline)
-            self.notes += [lifted] if lifted else []
-            placement = planner()
-        self.notes += placement.notes
-        return placement
 
-    def _calibrate(self, placement: Plan) -> tuple[dict[Value, Range], Calibration | None]:
-        """The ranges of the plan's values: those that the model came with, the others from samples."""
+    def _calibrate(self, placement: Plan) -> tuple[Plan, dict[Value, Range], Calibration | None]:
+        """The ranges of the plan's values: those that the model came with, the others from samples.
+
+        Layers are equalized on the way, which can make another plan of it.
+        """
         known = {} if self.scales is None else self.scales.ranges(placement)
         unknown = [v for v in placement.calibrated if v not in known]
         if not unknown:
-            return known, None
-        watches: list[Watch | str] = [v.name for v in unknown]
-        watches += self.corrections.watches(placement.heavy)
+            return placement, known, None
         path = self.options.calibration
         stored = path is not None and path.exists()
         batches = (() if stored else _invented(self.model, self._seed)) if self.data is None else self.data
@@ -185,11 +190,29 @@ class _Static:
             budget=self.options.calib_mem,
             progress=_teller(self._progress, "calibration"),
         )
+        again = not stored or self.data is not None  # what is changed has to be watched once more
+        equal = Equalizer(
+            self.model,
+            [h.node for h in placement.heavy],
+            self.options.corrections_for("static") if self.scales is None and again else (),
+            self.edit.protects,
+        )
+        watches = [*self._watches(placement, unknown), *equal.watches]
         calibration = obtain(self.model, watches, self.data, path, run)
         if stored:
             self.notes.append(f"ranges from {path}")
+        equal.apply(self.edit, calibration, _steps(self.table, self.options, self.bits), self._decline)
+        self._gains = equal.gains
+        if equal.changed:
+            placement = self._plan()
+            unknown = placement.calibrated
+            fresh = [watch for watch in self._watches(placement, unknown) if watch.name in equal.changed]
+            calibration = calibration.updated(run(fresh)) if fresh else calibration
         self.corrections.use(calibration)
-        return known | _ranges(placement, unknown, calibration.statistics, self.options), calibration
+        return placement, known | _ranges(placement, unknown, calibration.statistics, self.options), calibration
+
+    def _watches(self, placement: Plan, values: Iterable[Value]) -> list[Watch]:
+        return [*(Watch(v.name) for v in values), *self.corrections.watches(placement.heavy)]
 
     def _keep(self, placement: Plan) -> Kept | None:
         """What is taken over from the model as it came."""
@@ -285,6 +308,13 @@ def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int
     if not any(node.is_standard and _has_weight(node) for node in model.main.find(*table.weighted)):
         return 0
     return table.opset_per_channel if options.per_channel and table.per_channel else table.opset
+
+
+def _steps(table: QuantTable, options: QuantOptions, bits: int) -> Steps:
+    """How fine the integers of activations and weights are."""
+    symmetric = table.symmetric or table.activation == "int8"
+    per_channel = options.per_channel and table.per_channel
+    return Steps(127 if symmetric else 255, symmetric, 2 ** (bits - 1) - 1, per_channel)
 
 
 def _has_weight(node: Node) -> bool:
