@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphopt.check.checker import check_rule
     from graphopt.check.report import CheckReport
     from graphopt.culprit import Culprit
+    from graphopt.dropin import quantize_dynamic, quantize_static
     from graphopt.emit.emitter import EmitOptions, Emitted, Emitter
     from graphopt.engine.goals import Goals
     from graphopt.engine.passes import Context, Pass, Preset, RulePass
@@ -66,6 +67,7 @@ _HOMES = {
     "graphopt.check.checker": "check_rule",
     "graphopt.check.report": "CheckReport",
     "graphopt.culprit": "Culprit",
+    "graphopt.dropin": "quantize_dynamic quantize_static",
     "graphopt.emit.emitter": "EmitOptions Emitted Emitter",
     "graphopt.engine.goals": "Goals",
     "graphopt.engine.passes": "Context Pass Preset RulePass",
@@ -165,7 +167,9 @@ __all__ = [
     "optimize",
     "parse_bytes",
     "product",
+    "quantize_dynamic",
     "quantize_graph",
+    "quantize_static",
     "quantize_to_goals",
     "require",
     "rule",

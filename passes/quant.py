@@ -30,6 +30,7 @@ class Quant(Pass):
     or what `auto` finds best for each. `per_channel`: a scale for each output channel of a weight. `reduce_range`:
     7-bit weights; `auto` where the processor needs them. `ops`: only these operators (`Conv|MatMul`); `skip`: not
     the nodes whose names match one of these patterns (`/head/*|*lm_head*`). `ends`: the first and the last layer, too.
+    `only`: no other nodes than those whose names match.
     `calib-mem`: activations that calibration holds at a time, such as `512MiB` or `2GB`.
     `kind`: `static`; `dynamic`, activations quantized at run time, without calibration; `weights` alone, as `weight`
     with a scale for each `block` rows (0: for each column; -1: what suits); `auto` chooses for each operator.
@@ -69,6 +70,7 @@ class Quant(Pass):
     ops: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     ends: bool = True
+    only: tuple[str, ...] = ()
     calib_mem: str = "512MiB"
     kind: Literal["static", "dynamic", "weights", "auto"] = "static"
     format: Literal["qdq", "qoperator"] = "qdq"
@@ -87,7 +89,7 @@ class Quant(Pass):
             calib_mem=parse_bytes(self.calib_mem),
             calibration=Path(self.calibration) if self.calibration else None,
             corrections=() if self.correct == ("none",) else self.correct,
-            selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends),
+            selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends, only=self.only),
             kind=self.kind,
             format=self.format,
             weight=self.weight,

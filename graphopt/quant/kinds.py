@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from graphopt.errors import UsageError, nearest
@@ -98,9 +97,8 @@ def _is_meant(node: Node) -> bool:
 
 
 def _deselected(node: Node, selection: QuantSelection, found: Sequence[Node]) -> str | None:
-    if selection.ops and node.op not in selection.ops:
-        return f"{node.op} is not among the operators asked for"
-    if any(fnmatchcase(node.name, pattern) for pattern in selection.skip):
-        return "its name was to be skipped"
+    reason = selection.objection(node)
+    if reason is not None:
+        return reason
     ends = not selection.ends and node in (found[0], found[-1])
     return "the first and the last layer were to stay float" if ends else None

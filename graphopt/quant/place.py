@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from graphopt.ir.commit import FROM_KEY
 from graphopt.quant.operands import Heavy, analyse, redundant_activation, sole_reader
 from graphopt.quant.styles import flow_of, objection_of
 
@@ -31,8 +32,8 @@ _INSIDE = "it stands in a body or function, where activations are not calibrated
 
 @dataclass(frozen=True)
 class QuantSelection:
-    """What the user wants quantized: operator types (none: all), and names of nodes to skip, as shell
-    patterns.
+    """What the user wants quantized: operator types (none: all), and names of nodes to skip, and of the only ones to
+    take (none: all), as shell patterns. A node goes by its own name and by those of the nodes that it was made of.
 
     `ends`: whether the first and the last weighted operator are quantized, too.
     """
@@ -40,6 +41,18 @@ class QuantSelection:
     ops: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     ends: bool = True
+    only: tuple[str, ...] = ()
+
+    def objection(self, node: Node) -> str | None:
+        """Why a node is not wanted, if it is not."""
+        if self.ops and node.op not in self.ops:
+            return f"{node.op} is not among the operators asked for"
+        names = [node.name, *node.metadata.get(FROM_KEY, "").split(", ")]
+        if any(fnmatchcase(name, pattern) for name in names for pattern in self.skip):
+            return "its name was to be skipped"
+        if self.only and not any(fnmatchcase(name, pattern) for name in names for pattern in self.only):
+            return "its name is not among those asked for"
+        return None
 
 
 @dataclass
@@ -186,10 +199,9 @@ def _candidates(model: Model, table: QuantTable) -> Iterator[tuple[Node, str | N
 
 
 def _deselected(node: Node, selection: QuantSelection, ends: set[Node]) -> str | None:
-    if selection.ops and node.op not in selection.ops:
-        return f"{node.op} is not among the operators asked for"
-    if any(fnmatchcase(node.name, pattern) for pattern in selection.skip):
-        return "its name was to be skipped"
+    reason = selection.objection(node)
+    if reason is not None:
+        return reason
     return "the first and the last layer were to stay float" if node in ends else None
 
 

@@ -25,7 +25,7 @@ LAYERS = [
     {"verify", "quant", "half", "emit", "report", "interop"},
     {"check"},
     {"compile"},
-    {"api", "culprit", "bisection"},
+    {"api", "culprit", "bisection", "dropin_options", "dropin"},
     {"cli"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
