@@ -116,6 +116,8 @@ def optimize(
     max_drop: float | None = None,
     force: bool = False,
     min_speedup: float | None = None,
+    sensitivity: bool = False,
+    resume: str | os.PathLike[str] | None = None,
     verify: bool | Mode = True,
     accuracy: str | None = None,
     bench: bool = False,
@@ -152,8 +154,11 @@ def optimize(
     which is written if it does not exist, and used instead of the data if it does; `calib_mem`: the activations that
     are held meanwhile, such as `"512MiB"`. `evaluate(run)` returns a metric, higher being better, computed by calling
     `run(feeds)`; it is applied to the original and the result, and `max_drop` is the most by which the metric may fall,
-    in percent of the original's. `force`: keep the quantized model even if it turns out not to be faster than the float
-    one, which is kept otherwise. `min_speedup`: how many times as fast quantization has to make the model, at least.
+    in percent of the original's. With `quant` that is 1 where there is a metric, and `max_drop` may stand alone: then
+    the outputs are compared with those of the float model; `resume`: a file in which the search writes down what it has
+    measured, to go on with. `sensitivity`: measure what quantizing each layer costs. `force`: keep the quantized model
+    even if it turns out not to be faster than the float one, which is kept otherwise. `min_speedup`: how many times as
+    fast quantization has to make the model, at least.
     `verify` compares the result with the original in a second process; `"pass"` does so after each pass, too, and
     `"local"` also compares what each rewrite replaced with what it made.
     `accuracy`: the loosest class of rewrite allowed (`exact`, `close`, `fast`); by default that of the preset.
@@ -187,7 +192,14 @@ def optimize(
             trust_sizes=not mode,
             options=_options(calibration, calib_mem),
             form=Form(before, after, dict(connect or {}), _interface(inputs, outputs, rename, freeze)),
-            goals=Goals(evaluate, max_drop, force=force, min_speedup=min_speedup),
+            goals=Goals(
+                evaluate,
+                max_drop,
+                force=force,
+                min_speedup=min_speedup,
+                sensitivity=sensitivity,
+                resume=None if resume is None else Path(resume),
+            ),
             progress=progress,
         )
         job.compile(verify=mode, keep_original=evaluate is not None or bench, timed=stats)

@@ -17,6 +17,7 @@ import numpy as np
 from graphopt.engine.assemble import Asked, Ruleful, accuracy_of, assemble, with_options
 from graphopt.engine.goals import Goals
 from graphopt.engine.journal import Journal
+from graphopt.engine.metric import call_metric
 from graphopt.engine.names import check_names, remarks
 from graphopt.engine.passes import Pass, Progress, silent
 from graphopt.engine.pipeline import Pipeline
@@ -75,13 +76,12 @@ class Job:
         progress: Progress = silent,
     ) -> None:
         self._progress = progress
-        self._goals = goals or Goals(timed=False)
-        self._goals.check()
         self.target = target if isinstance(target, Target) else load_target(target)
         passes = adapted(passes)
         self.accuracy = accuracy_of(passes, accuracy)
         self.assembly = assemble(passes, rules)
         self.passes, self._added = with_options(self.assembly.passes, options or {}), self.assembly.added
+        self._goals = (goals or Goals(timed=False)).checked(self.passes)
         self.selection = selection or Selection()
         check_names(self.selection, self.passes)
         self._stop_after, self._seed = stop_after, seed
@@ -296,7 +296,7 @@ class Job:
             values = []
             for candidate in (self.original, package(self.model.ir)):
                 with open_session(candidate, optimized=True, repeated=True) as session:
-                    values.append(float(metric(session.run)))
+                    values.append(call_metric(metric, session.run))
         self.report.metric_before, self.report.metric_after = values
 
     def gate(self) -> None:
@@ -342,7 +342,8 @@ class Job:
         report.stopped_after = self._stop_after if self.journal.stopped else None
         if self._is_float_again(shared.get("verdict")):
             self._lossless = None
-        report.calibration, report.verdict, report.gains = map(shared.get, ("calibration", "verdict", "gains"))
+        for name in ("calibration", "verdict", "gains", "budget", "sensitivity"):
+            setattr(report, name, shared.get(name))
         report.quantized = list(shared.get("quantized", ()))
         if report.calibration is not None:
             with self._phase("kernels"):
@@ -369,7 +370,7 @@ class Job:
     def _is_float_again(self, verdict: Any) -> bool:
         """Whether the only lossy pass put back the model that it was given, so that the result is held to more."""
         lossy = sum(item.accuracy is Accuracy.APPROX for item in self.passes)
-        return verdict is not None and verdict.kept == "float" and lossy == 1
+        return lossy == 1 and verdict is not None and verdict.kept == "float"
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

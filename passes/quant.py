@@ -47,6 +47,7 @@ class Quant(Pass):
     requires: ClassVar[tuple[str, ...]] = ("fuse", "layout")
     settles: ClassVar[bool] = False
     accuracy: ClassVar[Accuracy] = Accuracy.APPROX
+    heeds_goals: ClassVar[bool] = True
     rewrites: ClassVar[Mapping[str, str]] = {
         "quant.opset": "An older model gets the version of the standard operators that quantization needs.",
         "quant.cle": "Channels between two layers are scaled, so that all of them use the range of the integers.",
@@ -108,8 +109,8 @@ class Quant(Pass):
             decline=ctx.decline,
         )
         ctx.shared["gains"] = done.gains
-        if done.verdict is not None:
-            ctx.shared["verdict"] = done.verdict
+        ranking = done.ranking if ctx.goals.sensitivity else None
+        ctx.shared.update(verdict=done.verdict, budget=done.budget, sensitivity=ranking)
         if done.placed and not _is_float(done.verdict):
             if not done.kinds:
                 guessed = "synthetic" if done.synthetic else "data"
@@ -132,6 +133,7 @@ def _note(ctx: Context, done: Quantized) -> None:
     if done.calibration is not None:
         for warning in done.calibration.warnings:
             ctx.note(warning)
+    if done.calibration is not None and done.operators:
         again = "; then the float model was put back" if _is_float(done.verdict) else ""
         count = done.operators + sum(done.kinds.values())
         ctx.note(f"{count} operators quantized, from {done.calibration.batches} batches{again}")
@@ -140,6 +142,9 @@ def _note(ctx: Context, done: Quantized) -> None:
     else:
         for kind, count in done.kinds.items():
             ctx.note(f"{count} operators quantized without calibration: {kind}")
+    if done.budget is not None:
+        for remark in done.budget.notes:
+            ctx.note(remark)
     if done.weight_bits < 8 and done.operators:
         ctx.note("weights have 7 bits, because this processor would saturate with 8")
     for reason, count in Counter(reason for _, _, reason in done.declined).most_common(5):

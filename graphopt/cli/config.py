@@ -19,7 +19,7 @@ from graphopt.errors import UsageError, nearest
 @dataclass(frozen=True)
 class Settings:
     """What a run was asked to do. `max_drop`: percent of the original's metric; None: no such gate.
-    `force`, `min_speedup`: as `optimize` takes them.
+    `force`, `min_speedup`, `sensitivity`, `resume`: as `optimize` takes them.
 
     `passes` is empty, `output` None where nothing was said: the preset and the input decide.
     """
@@ -52,6 +52,8 @@ class Settings:
     max_drop: float | None = None
     force: bool = False
     min_speedup: float | None = None
+    sensitivity: bool = False
+    resume: Path | None = None
     verify: bool | Literal["end", "pass", "local"] = True
     bench: bool = False
     stop_after: int | None = None
@@ -95,7 +97,7 @@ class Settings:
     @property
     def goals(self) -> dict[str, Any]:
         """What the result has to reach, as `graphopt.optimize` takes it."""
-        return {name: getattr(self, name) for name in ("max_drop", "force", "min_speedup")}
+        return {name: getattr(self, name) for name in ("max_drop", "force", "min_speedup", "sensitivity", "resume")}
 
 
 class _BadValueError(ValueError):
@@ -165,7 +167,7 @@ def _read(key: str, value: Any, where: str) -> Any:
 
 def _relative(key: str, value: Any, folder: Path) -> Any:
     """Paths in a file start at the file's folder."""
-    if key in ("output", "data", "calibration"):
+    if key in ("output", "data", "calibration", "resume"):
         return folder / value
     if key == "rules":
         return tuple(folder / path for path in value)
@@ -312,6 +314,8 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "max-drop": _percent,
     "force": _flag,
     "min-speedup": _factor,
+    "sensitivity": _flag,
+    "resume": _path,
     "verify": _mode,
     "bench": _flag,
     "stop-after": _whole(0),

@@ -119,3 +119,32 @@ Dim = Annotated[
         "that one; constants that have the batch built in are mended. Repeatable.",
     ),
 ]
+MaxDrop = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PERCENT",
+        help="The most by which the metric of --eval may fall, in percent of the original's; 1 with quant, which "
+        "keeps in float what costs more. Beyond it, nothing is written, and the exit code is 5.",
+    ),
+]
+Force = Annotated[
+    bool | None, typer.Option("--force", help="Keep what quant made even if it is not faster than the float model.")
+]
+MinSpeedup = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FACTOR",
+        help="Write nothing, and exit with 5, if quant does not make the model this many times as fast.",
+    ),
+]
+Sensitivity = Annotated[
+    bool | None,
+    typer.Option("--sensitivity", help="Show what quantizing each layer costs, the worst first, and why."),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.json",
+        help="Write down what the search for --max-drop has measured, and go on with what is there.",
+    ),
+]

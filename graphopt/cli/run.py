@@ -14,17 +14,22 @@ from graphopt.cli.flags import (
     Before,
     Connect,
     Dim,
+    Force,
     Freeze,
     Ignore,
     Inputs,
     KeepGoing,
+    MaxDrop,
+    MinSpeedup,
     Opset,
     Outputs,
     Preprocess,
     Protect,
     Rename,
+    Resume,
     Rules,
     Select,
+    Sensitivity,
     Shape,
     Strip,
 )
@@ -121,24 +126,11 @@ def run(
             "dict of arrays to dict of arrays, and returns a number, higher being better.",
         ),
     ] = None,
-    max_drop: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PERCENT",
-            help="Write nothing, and exit with 5, if the metric of --eval falls by more than this "
-            "share of the original's.",
-        ),
-    ] = None,
-    force: Annotated[
-        bool | None, typer.Option("--force", help="Keep what quant made even if it is not faster than the float model.")
-    ] = None,
-    min_speedup: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FACTOR",
-            help="Write nothing, and exit with 5, if quant does not make the model this many times as fast.",
-        ),
-    ] = None,
+    max_drop: MaxDrop = None,
+    force: Force = None,
+    min_speedup: MinSpeedup = None,
+    sensitivity: Sensitivity = None,
+    resume: Resume = None,
     verify: Annotated[
         str | None,
         typer.Option(
@@ -218,7 +210,8 @@ def run(
         "level": level, "target": target, "output": output,
         "data": data, "preprocess": preprocess, "calibration": calibration, "calib-mem": calib_mem,
         "eval": evaluate, "max-drop": max_drop,
-        "force": force, "min-speedup": min_speedup, "verify": False if no_verify else verify,
+        "force": force, "min-speedup": min_speedup,
+        "sensitivity": sensitivity, "resume": resume, "verify": False if no_verify else verify,
         "bench": bench, "stop-after": stop_after, "seed": seed, "external-data": external_data, "sm": sm,
         "profile": profile or None, "allow-links": allow_links, "json": json, "stats": stats,
     }  # fmt: skip
@@ -265,7 +258,7 @@ def _check(path: Path, settings: Settings) -> None:
     from graphopt.emit.emitter import emitter_for
     from graphopt.targets.target import load_target
 
-    check_input(path, settings)
+    check_input(path, settings, quantized=True)
     output = output_path(path, settings)
     emitter_for(output, load_target(settings.target).name)
     if _is_there(output) and output.is_dir():
@@ -278,13 +271,16 @@ def _check(path: Path, settings: Settings) -> None:
         check_place(settings.json, path, output)
 
 
-def check_input(path: Path, settings: Settings) -> None:
-    """Say what is wrong with the model's path, the data and the gate before any work is done."""
+def check_input(path: Path, settings: Settings, *, quantized: bool = False) -> None:
+    """Say what is wrong with the model's path, the data and the gate before any work is done.
+
+    `quantized`: a model that is quantized needs no metric, for it can be compared with the float model.
+    """
     if not _is_there(path):
         raise UsageError("there is no such file", where=str(path), hint=nearest_file(path))
     if path.is_dir():
         raise UsageError("is a directory, not a file", where=str(path))
-    if settings.max_drop is not None and settings.eval is None:
+    if settings.max_drop is not None and settings.eval is None and not (quantized and "quant" in settings.passes):
         raise UsageError("--max-drop needs a metric", hint="give one with --eval FILE.py:FUNCTION")
     if settings.data is not None:
         check_data(settings.data)

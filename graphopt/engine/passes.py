@@ -219,7 +219,8 @@ class Pass(ABC):
     the pipeline may repeat it until nothing changes at all. `last`: it makes operators that other passes do not know,
     so that it runs when all of them are done, wherever it stands. `rewrites`: what it does to the graph besides
     applying rules: the full name of each kind of rewrite, as in the journal (`mine.merge`, or `mine` alone), with a
-    sentence that says what it does. They are listed with the rules, and can be ignored by name.
+    sentence that says what it does. They are listed with the rules, and can be ignored by name. `heeds_goals`:
+    it sees to it that the metric in the `goals` of its context falls no further than it may.
     """
 
     name: ClassVar[str]
@@ -228,6 +229,7 @@ class Pass(ABC):
     last: ClassVar[bool] = False
     rewrites: ClassVar[Mapping[str, str]] = {}
     accuracy: ClassVar[Accuracy] = Accuracy.CLOSE
+    heeds_goals: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, ctx: Context) -> None:

@@ -49,6 +49,11 @@ class Editor:
         self._suffix: dict[str, int]
         self.reset()
 
+    def for_copy(self, model: Model) -> Editor:
+        """An editor of a copy of the model: what is protected or ignored here is so there, and nobody listens."""
+        kept = self.protection
+        return Editor(model, protection=None if kept is None else kept.of_copy(model), ignored=self._ignored)
+
     def reset(self) -> None:
         """Forget the order and the names of the nodes, because the model has another graph."""
         self.ranks = Ranks()

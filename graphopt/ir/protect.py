@@ -136,6 +136,13 @@ class Protection:
                 if other is None or other.const_value is not value.const_value:
                     self._refuse(pattern)
 
+    def of_copy(self, model: Model) -> Protection:
+        """The same protection, by the names of values, of what is a copy of the model."""
+        twin = Protection(model)
+        twin.nodes, twin.values = dict(self.nodes), dict(self.values)
+        twin.moved()
+        return twin
+
     def moved(self) -> None:
         """Find what is protected in the graph that took the place of the old one; by the names of values."""
         old_nodes = {tuple(o.name for o in node.outputs): pattern for node, pattern in self.nodes.items()}

@@ -59,6 +59,10 @@ class Calibration:
     products: Mapping[tuple[str, int], Array] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 
+    def has(self, watches: Iterable[Watch | str]) -> bool:
+        """Whether all these values were watched."""
+        return all((w if isinstance(w, str) else w.name) in self.statistics for w in watches)
+
     @property
     def channels(self) -> dict[str, ChannelStatistics]:
         """Statistics of channels by value name; of a value watched along several axes, those of the first."""

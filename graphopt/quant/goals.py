@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from graphopt.errors import DataError
 from graphopt.interop.clone import clone
 from graphopt.ir.draft import Decline
+from graphopt.quant.budget import Search
+from graphopt.quant.notebook import Notebook, fingerprint
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.present import read_present
 from graphopt.quant.quantized import Quantized
-from graphopt.quant.static import SYNTHETIC_KEY, Feeds, Progress, quantize_graph
+from graphopt.quant.stages import SYNTHETIC_KEY, Feeds, Progress, invented
+from graphopt.quant.static import prepare, quantize_graph
 from graphopt.quant.verdict import Verdict, judge, unmeasured
 from graphopt.runtime.executor import ExecutorError
 from graphopt.runtime.openvino import openvino_speedup
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
     from graphopt.engine.goals import Goals
     from graphopt.ir.edit import Editor
     from graphopt.ir.model import Model
+    from graphopt.quant.calibrate import Calibration
     from graphopt.quant.insert import Decliner
+    from graphopt.quant.place import QuantSelection
     from graphopt.targets.target import Target
 
 __all__ = ["TAKEN_BACK", "quantize_to_goals"]
@@ -45,26 +50,108 @@ def quantize_to_goals(
     progress: Progress | None = None,
     decline: Decliner | None = None,
 ) -> Quantized:
-    """As `quantize_graph`, with a `verdict` in the result; the float model is put back if integers are not faster.
+    """As `quantize_graph`, within the budget of `goals`, and with a `verdict`: float is put back if it is not slower.
 
-    That is one more rewrite, `quant.taken_back`. Nothing is timed for a target whose runtime is not installed
-    here, and in a run that ends at an ordinal, which has to take the same course each time; nor for a model
-    that came quantized, so that there is no float one.
+    With `goals.max_drop`, what costs too much accuracy stays in float, see `budget`; the metric is that of `goals`, or
+    the agreement of the outputs with those of the float model. Putting the float model back is one more rewrite,
+    `quant.taken_back`. Nothing is timed for a target whose runtime is not installed here, and in a run that ends at an
+    ordinal, which has to take the same course each time; nor for a model that came quantized, so that there is no
+    float one.
     """
-    before = clone(model.ir) if goals.timed and not read_present(model) else None
-    done = quantize_graph(model, edit, target, options, data, seed=seed, progress=progress, decline=decline)
-    if before is None or not (done.operators or done.kinds):
+    before = None if read_present(model) else clone(model.ir)
+    show = progress or _silent
+    if goals.max_drop is None and not goals.sensitivity:
+        done = quantize_graph(model, edit, target, options, data, seed=seed, progress=progress, decline=decline)
+    else:
+        done = _within_budget(model, edit, target, options, data, goals, seed, show, decline)
+    if before is None:
         return done
-    if progress is not None:
-        progress("verdict", 0, None)
+    if not (done.operators or done.kinds):
+        if done.budget is not None:  # layers were equalized for nothing
+            _take_back(model, edit, before)
+        return done
+    if not goals.timed:
+        return done
+    show("verdict", 0, None)
     verdict = _verdict(model, before, edit, target, data, goals, seed)
     if verdict.kept == "float":
-        try:
-            edit.replace_all(TAKEN_BACK, lambda _, before=before: before)  # type: ignore[misc]
-            model.metadata.pop(SYNTHETIC_KEY, None)
-        except Decline as declined:
-            verdict = dataclasses.replace(verdict, kept="quantized", reason=declined.reason)
+        reason = _take_back(model, edit, before)
+        if reason is not None:
+            verdict = dataclasses.replace(verdict, kept="quantized", reason=reason)
     return dataclasses.replace(done, verdict=verdict)
+
+
+def _take_back(model: Model, edit: Editor, before: oir.Model) -> str | None:
+    """Put the float model back; why not, if that is not done."""
+    try:
+        edit.replace_all(TAKEN_BACK, lambda _: before)
+    except Decline as declined:
+        return declined.reason
+    model.metadata.pop(SYNTHETIC_KEY, None)
+    return None
+
+
+def _silent(what: str, done: int, of: int | None) -> None:
+    """Shows no progress."""
+
+
+def _within_budget(
+    model: Model,
+    edit: Editor,
+    target: Target,
+    options: QuantOptions,
+    data: Iterable[Feeds] | None,
+    goals: Goals,
+    seed: int,
+    progress: Progress,
+    decline: Decliner | None,
+) -> Quantized:
+    """Search on copies of the model, then quantize the model itself as was found best."""
+    options.check()
+    if options.existing == "keep" and read_present(model):
+        return quantize_graph(model, edit, target, options, data, seed=seed, progress=progress, decline=decline)
+    table = target.require_quant()
+    ready = prepare(model, edit, target, options, data, seed=seed, progress=progress, decline=decline)
+    options = ready.options
+
+    def trial(
+        copy: Model, selection: QuantSelection, known: Calibration | None, hook: Callable[[], None] | None
+    ) -> Quantized:
+        form = options.format if hook is None else "qdq"  # the pairs are looked at
+        return quantize_graph(
+            copy,
+            edit.for_copy(copy),
+            target,
+            dataclasses.replace(options, selection=selection, format=form),
+            data,
+            seed=seed,
+            calibration=known,
+            before_insert=hook,
+            progress=progress,
+            decline=lambda *_: None,
+        )
+
+    batches = invented(model, seed) if data is None else data
+    mark = fingerprint(package(model.ir), target.name, options, goals.max_drop, seed)
+    search = Search(
+        model, table, trial, options.selection, batches, Notebook(goals.resume, mark), progress, goals.metric
+    )
+    search.calibration = ready.calibration
+    ranking = search.rank() if goals.sensitivity else None
+    budget, selection = None, options.selection
+    if goals.max_drop is not None:
+        found, budget = search.within(goals.max_drop)
+        ranking = search.ranking
+        if found is None and not budget.met:
+            return Quantized((), (), 0, search.calibration, 8, (), budget=budget, ranking=ranking)
+        selection = found or selection
+    chosen = dataclasses.replace(options, selection=selection)
+    done = quantize_graph(
+        model, edit, target, chosen, data, seed=seed, calibration=search.calibration, progress=progress, decline=decline
+    )
+    return dataclasses.replace(
+        done, notes=[*ready.notes, *done.notes], gains=[*ready.gains, *done.gains], budget=budget, ranking=ranking
+    )
 
 
 def _verdict(

@@ -9,10 +9,10 @@ they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from graphopt.ir.commit import FROM_KEY
 from graphopt.quant.operands import Heavy, analyse, redundant_activation, sole_reader
@@ -35,13 +35,17 @@ class QuantSelection:
     """What the user wants quantized: operator types (none: all), and names of nodes to skip, and of the only ones to
     take (none: all), as shell patterns. A node goes by its own name and by those of the nodes that it was made of.
 
-    `ends`: whether the first and the last weighted operator are quantized, too.
+    `ends`: whether the first and the last weighted operator are quantized, too. `floats`: weighted operators that stay
+    float for the sake of accuracy, by the names of their first outputs. `values`: activations that are not stored in
+    8 bits, by their names: in `16bit`, where the target has that, or in `float`, as are operators that read them then.
     """
 
     ops: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     ends: bool = True
     only: tuple[str, ...] = ()
+    floats: frozenset[str] = frozenset()
+    values: Mapping[str, Literal["16bit", "float"]] = field(default_factory=dict)
 
     def objection(self, node: Node) -> str | None:
         """Why a node is not wanted, if it is not."""
@@ -88,12 +92,14 @@ class Declined:
 class Plan:
     """Pairs for activations and weighted operators with their constants, in the order of the graph.
 
+    `plain`: names of values that get no pair.
     `dequantizer`: the domain of the DequantizeLinear behind weights and biases. `notes`: for the user.
     `sources`: the pairs of weighted operators whose data comes from a pair further up.
     """
 
     table: QuantTable
     dequantizer: str = ""
+    plain: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     heavy: list[Heavy] = field(default_factory=list)
@@ -125,7 +131,8 @@ def plan(
     stay as it is. `leave`: operators that stay float, and why.
     """
     opset = model.opset()
-    result = Plan(table)
+    selection = selection or QuantSelection()
+    result = Plan(table, plain=frozenset(name for name, kind in selection.values.items() if kind == "float"))
     old = opset < table.opset
     per_channel = per_channel and table.per_channel
     if per_channel and not old and opset < table.opset_per_channel:
@@ -134,13 +141,14 @@ def plan(
             result.notes.append(_COARSE.format(opset, table.opset_per_channel))
     safe: set[Node] = set()
     objection = objection_of(table.style)
-    for node, reason in _chosen(model, table, selection or QuantSelection()):
+    for node, reason in _chosen(model, table, selection):
         reason = reason or (leave or {}).get(node)
         if reason is None and old:
             reason = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
         found = reason or analyse(node, table.weighted[node.op], table, per_channel=per_channel)
         if isinstance(found, Heavy):
-            found = _protected(found, protects) or _hazard(found, table, safe) or objection(found) or found
+            reason = _exempt(found, selection.floats, result.plain) or _protected(found, protects)
+            found = reason or _hazard(found, table, safe) or objection(found) or found
         if isinstance(found, str):
             result.declined.append(Declined(node, found))
         else:
@@ -148,7 +156,19 @@ def plan(
     if result.heavy or table.style == "node-units":
         flow = _Flow if table.style == "integer-flow" else flow_of(table.style)
         flow(model, result, protects).run()
+        result.pairs = [pair for pair in result.pairs if pair.value.name not in result.plain]
+        for pair in result.pairs:
+            if table.wide and selection.values.get(pair.like.name) == "16bit":
+                pair.dtype = table.wide
     return result
+
+
+def _exempt(heavy: Heavy, floats: Collection[str], plain: Collection[str]) -> str | None:
+    """A reason not to quantize an operator that would cost too much accuracy, or that reads what would."""
+    read = (v.name for v in (heavy.x, heavy.other) if v is not None)
+    if heavy.node.outputs[0].name in floats or any(name in plain for name in read):
+        return "it would cost too much accuracy"
+    return None
 
 
 def _protected(heavy: Heavy, protects: Callable[[Node | Value], bool]) -> str | None:
@@ -356,7 +376,7 @@ class _Flow:
 
     def _write(self, value: Value, root: _Root, reason: str) -> None:
         """Let everybody read `value` through one pair, if everybody may."""
-        if value in self.integer or (value.is_output and self.protects(value)):
+        if value in self.integer or value.name in self.result.plain or (value.is_output and self.protects(value)):
             return
         if any(self.protects(reader) for reader, _ in value.uses()):
             return

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from graphopt.quant.budget import Budget
     from graphopt.quant.calibrate import Calibration
     from graphopt.quant.correct.gain import Gain
     from graphopt.quant.insert import Placed
+    from graphopt.quant.sensitivity import Sensitivity
     from graphopt.quant.verdict import Verdict
 
 __all__ = ["Quantized"]
@@ -19,8 +21,8 @@ __all__ = ["Quantized"]
 class Quantized:
     """What was done: what was placed, what was declined (node, operator, reason), from which calibration,
     with how many bits. `kinds`: operators that were quantized otherwise than static, by kind. `verdict`: whether it
-    paid, if that was asked. `reasons`: why operators stay float, as `coverage` takes them. `gains`: what corrections
-    made better.
+    paid, `budget`: what was left out for the sake of accuracy, `ranking`: what each layer costs; each if that was
+    asked. `reasons`: why operators stay float, as `coverage` takes them. `gains`: what corrections made better.
     """
 
     placed: Sequence[Placed]
@@ -33,6 +35,8 @@ class Quantized:
     kinds: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     gains: Sequence[Gain] = ()
+    budget: Budget | None = None
+    ranking: Sensitivity | None = None
 
     @property
     def synthetic(self) -> bool:

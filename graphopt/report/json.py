@@ -22,6 +22,10 @@
                     weights only, and those in float
     quantized       [{kind, name, dtype, scale (the largest), channels, reason}], each activation, weight and bias
     corrections     [{name, where, before, after: signal-to-noise ratio in dB of what is computed there}]
+    budget          null without max_drop, or {metric ("metric", "agreement"), max_drop, before, after, least, probes,
+                    candidates, met, kept [{name, kind, state ("float", "16bit"), why}], notes [text]}
+    sensitivity     null unless asked for, or {noise, samples, operators [{name, op, macs, noise, carrier ("weight",
+                    "input", "output"), value (null: the weight), reason}]}, the worst first; noise over signal
     seconds         wall time by phase
     notes           [text]
     versions        {package: version}
@@ -64,6 +68,8 @@ def to_json(report: Report) -> dict[str, Any]:
         "verdict": _verdict(report.verdict),
         "quantized": [dataclasses.asdict(item) for item in report.quantized],
         "corrections": [dataclasses.asdict(gain) for gain in report.gains or ()],
+        "budget": _budget(report.budget),
+        "sensitivity": _sensitivity(report.sensitivity),
         "seconds": report.seconds,
         "notes": report.notes,
         "versions": report.versions,
@@ -144,6 +150,21 @@ def _verdict(found: Any) -> dict[str, Any] | None:
         times = {name: dataclasses.asdict(Latency.of(getattr(speed, name))) for name in ("before", "after")}
         fields["speedup"] = {"ratio": speed.ratio, "low": speed.low, "high": speed.high, **times}
     return fields
+
+
+def _budget(found: Any) -> dict[str, Any] | None:
+    return None if found is None else {**dataclasses.asdict(found), "least": found.least}
+
+
+def _sensitivity(found: Any) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    operators = []
+    for op in found.worst():
+        carrier, tensor, _ = found.carrier(op)
+        row = {"name": op.name, "op": op.op, "macs": op.macs, "noise": found.of(op), "carrier": carrier}
+        operators.append({**row, "value": tensor and tensor.values[0], "reason": found.reason(op)})
+    return {"noise": found.noise, "samples": found.samples, "operators": operators}
 
 
 def _plain(value: Any) -> Any:

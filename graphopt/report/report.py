@@ -79,6 +79,7 @@ class Report:
     `verdict`: whether quantization made it faster, None if nothing was quantized. `quantized`: every activation, weight
     and bias that became integers (`graphopt.quant.insert.Placed`), with the reason. `gains`: what each correction of
     quantization made better, None if there was none.
+    `budget`: what was left out of 8 bits for the sake of accuracy, `sensitivity`: what each layer costs.
     """
 
     source: str
@@ -96,6 +97,8 @@ class Report:
     verdict: Any = None
     quantized: list[Any] = field(default_factory=list)
     gains: Any = None
+    budget: Any = None
+    sensitivity: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     output: str | None = None

@@ -20,15 +20,19 @@ from graphopt.report import units
 from graphopt.report.report import Latency, PassSummary, Report
 
 if TYPE_CHECKING:
+    from graphopt.quant.budget import Budget
     from graphopt.quant.correct.gain import Gain
     from graphopt.quant.coverage import Coverage
     from graphopt.quant.insert import Placed
+    from graphopt.quant.sensitivity import Sensitivity
     from graphopt.quant.verdict import Verdict
     from graphopt.verify.validate import Verification
 
 _RULES_SHOWN = 3
 _REASONS_SHOWN = 2
 _LEFT_SHOWN = 5
+_LAYERS_SHOWN = 20
+_KEPT_SHOWN = 8
 _RUNNERS = {"onnxruntime": "ONNX Runtime", "reference": "onnx's reference evaluator"}
 
 
@@ -36,6 +40,8 @@ def render(report: Report, *, stats: bool = False) -> RenderableType:
     """All of the report; with `stats`, every rule with how often it was tried, fired and declined, and why."""
     parts: list[RenderableType] = [_title(report), _comparison(report), Text()]
     parts.append(_passes(report.passes))
+    if report.sensitivity is not None:
+        parts += [Text(), sensitivity(report.sensitivity)]
     if stats:
         parts += [Text(), _rules(report.passes)]
         parts += [Text(), _placements(report.quantized)] if report.quantized else []
@@ -205,6 +211,8 @@ def _facts(report: Report) -> Table:
         made.add_row("NOT VERIFIED", reason or "nobody checked that the result computes the same")
     else:
         made.add_row("verified", "\n".join(_verification(found)))
+    if report.budget is not None:
+        made.add_row("budget", Text("\n").join(_budget(report.budget)))
     if report.verdict is not None:
         made.add_row("verdict", Text("\n").join(_verdict(report.verdict)))
     quantized = list(_quantization(report))
@@ -283,6 +291,31 @@ def _gains(gains: Sequence[Gain]) -> Iterator[str]:
             f"{name}: {_many(len(some), 'place')}, {middle.decibels:+.1f} dB in the middle, "
             f"{best.decibels:+.1f} dB at {best.where!r}"
         )
+
+
+def sensitivity(found: Sensitivity) -> Table:
+    """What each layer costs, the worst first."""
+    made = table("layer", "", "MACs", "alone", "most of it by", right=("MACs", "alone"), fold="layer")
+    for op in found.worst()[:_LAYERS_SHOWN]:
+        made.add_row(op.name, op.op, units.count(op.macs), units.decibels(found.of(op)), found.reason(op))
+    more = len(found.operators) - _LAYERS_SHOWN
+    made.caption = f"all together {units.decibels(found.noise)}, on {_many(found.samples, 'sample')}"
+    made.caption += f"; {more} more layers cost less" if more > 0 else ""
+    made.caption_justify = "left"
+    return made
+
+
+def _budget(found: Budget) -> Iterator[Text]:
+    """How far the metric fell, in how many probes that was reached, and what stayed in float for it."""
+    falls = f"{found.metric} {found.before:.6g} → {found.after:.6g}, at least {found.least:.6g} asked for"
+    yield Text(f"{falls} ({_many(found.probes, 'probe')})")
+    if not found.met:
+        yield Text("NOT MET by any quantized model: kept float", style="bold yellow")
+        return
+    for item in found.kept[:_KEPT_SHOWN]:
+        yield Text(f"{item.name} ({item.kind}) in {item.state}: {item.why}")
+    if len(found.kept) > _KEPT_SHOWN:
+        yield Text(f"and {len(found.kept) - _KEPT_SHOWN} more")
 
 
 def _verdict(found: Verdict) -> Iterator[Text]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _UNKNOWN = "?"
 _SIGN = 1.10  # ratios nearer to 1 than this are written in percent
@@ -62,6 +64,13 @@ def ratio(before: float, after: float, less: str, more: str) -> str:
         return f"{three(times) if times < 1000 else count(times)}× {word}"
     percent = abs(after - before) / before * 100
     return f"{percent:.2g} % {word}" if percent >= 0.01 else f"hardly {word}"
+
+
+def decibels(noise: float) -> str:
+    """Noise over signal as the ratio of signal to noise: `31 dB`."""
+    if not noise:
+        return "no noise"
+    return f"{-10 * math.log10(noise):.1f} dB" if math.isfinite(noise) else "broken"
 
 
 def _scaled(value: float, unit: str) -> str:

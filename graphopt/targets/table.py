@@ -19,6 +19,7 @@ from graphopt.errors import UsageError, nearest
 
 __all__ = ["Elementwise", "QuantTable", "Weighted", "check_keys", "read_quant_table"]
 
+Cost = float
 Style = Literal["integer-flow", "tensorrt", "openvino", "node-units"]
 _STYLES = ("integer-flow", "tensorrt", "openvino", "node-units")
 Output = Literal["always", "never", "if-wanted", "through-redundant-activation"]
@@ -81,6 +82,8 @@ class QuantTable:
     `tensorrt`, `openvino`: the inputs of weighted operators, with the runtime's own rules for what lies between.
     `node-units`: every operator between DQ and Q.
     `activation`, `weight`: `uint8` or `int8`; `symmetric`: activations have zero point 0.
+    `wide`: the type of activations of 16 bits, "" if its kernels take none. `wide_cost`, `float_cost`: how many times
+    as long a multiply-accumulate takes with these, and in float, as with 8 bits.
     `bias`: `int32` (stored as integers of scale x_scale × w_scale) or `float`.
     `reduce_range_without_vnni`: weights need 7 bits on processors that saturate; `reduce_range`: None asks
     this machine, else as said.
@@ -92,6 +95,9 @@ class QuantTable:
     style: Style = "integer-flow"
     activation: str = "uint8"
     symmetric: bool = False
+    wide: str = ""
+    wide_cost: Cost = 2.0
+    float_cost: Cost = 3.0
     weight: str = "int8"
     per_channel: bool = True
     bias: Literal["int32", "float"] = "int32"

@@ -1,0 +1,277 @@
+"""The stages of static quantization: place, calibrate, equalize, range, insert."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphopt.quant.calibrate import Calibration, Watch, calibrate
+from graphopt.quant.correct.equalize import Equalizer
+from graphopt.quant.correct.migrate import Steps
+from graphopt.quant.correct.weights import WeightCorrections
+from graphopt.quant.coverage import reasons_by_name
+from graphopt.quant.insert import Decliner, insert
+from graphopt.quant.lift import lift_opset
+from graphopt.quant.options import QuantOptions
+from graphopt.quant.place import Plan, plan
+from graphopt.quant.qoperator import to_qoperators
+from graphopt.quant.quantized import Quantized
+from graphopt.quant.ranges import Range, range_of
+from graphopt.quant.retarget import Kept, Retarget
+from graphopt.quant.store import obtain
+from graphopt.quant.types import qtype
+from graphopt.runtime.executor import ExecutorError
+from graphopt.targets.cpu import multiplies_bytes_exactly
+from graphopt.verify.feeds import synthesize
+from graphopt.verify.validate import made_up_feeds
+
+if TYPE_CHECKING:
+    from graphopt.ir.edit import Editor
+    from graphopt.ir.model import Model
+    from graphopt.ir.value import Node, Value
+    from graphopt.quant.correct.gain import Gain
+    from graphopt.quant.place import Pair
+    from graphopt.quant.statistics import TensorStatistics
+    from graphopt.targets.table import QuantTable
+    from graphopt.targets.target import Target
+
+__all__ = ["SYNTHETIC_KEY", "Feeds", "Progress", "Static", "invented", "seven_bits", "teller"]
+
+SYNTHETIC_KEY = "graphopt.calibration"
+_SYNTHETIC_BATCHES = 8
+_MAY_SATURATE = "weights keep the 8 bits that they came with, with which products may saturate on this processor"
+
+Progress = Callable[[str, int, "int | None"], None]
+Feeds = Mapping[str, "np.ndarray[Any, Any]"]
+
+
+class Static:
+    """One quantization with calibrated scales, stage by stage. `scales`: those that the model came with, if it did."""
+
+    def __init__(
+        self,
+        model: Model,
+        edit: Editor,
+        target: Target,
+        options: QuantOptions,
+        data: Iterable[Feeds] | None,
+        scales: Retarget | None,
+        seed: int,
+        progress: Progress | None,
+        decline: Decliner | None,
+        calibration: Calibration | None = None,
+        before_insert: Callable[[], None] | None = None,
+    ) -> None:
+        self.model, self.edit, self.target = model, edit, target
+        self.options, self.data, self.scales = options, data, scales
+        self._seed, self._progress, self._decline = seed, progress, decline
+        self.table = target.require_quant()
+        self.bits = 7 if seven_bits(self.table, options.reduce_range) else 8
+        self.corrections = WeightCorrections(options.corrections_for("static") if scales is None else ())
+        self.notes: list[str] = []
+        self.gains: Sequence[Gain] = ()
+        self._known, self._before_insert = calibration, before_insert
+
+    def run(self) -> Quantized:
+        placement = self._place()
+        if not placement.heavy and not placement.pairs:
+            self._restore()
+            declined = _declined(placement)
+            return Quantized((), declined, 0, None, self.bits, self.notes, reasons=_reasons(placement))
+        placement, ranges, calibration = self._calibrate(placement)
+        if self._before_insert is not None:
+            self._before_insert()
+        declined, reasons = _declined(placement), _reasons(placement)
+        placed = insert(
+            placement,
+            ranges,
+            self.edit,
+            bits=self.bits,
+            corrections=self.corrections,
+            kept=self._keep(placement),
+            progress=teller(self._progress, "quantization"),
+            decline=self._decline,
+        )
+        self._restore()
+        self._flag(calibration)
+        self.notes += [*self.corrections.notes, *_in_integers(self.edit, self.target, self.options)]
+        done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
+        gains = (*self.gains, *self.corrections.gains)
+        return Quantized(placed, declined, done, calibration, self.bits, self.notes, reasons=reasons, gains=gains)
+
+    def prepare(self) -> Calibration | None:
+        """Everything up to the ranges: the opset, equalization, and statistics of the model as it is then."""
+        placement = self._place()
+        return self._calibrate(placement)[2] if placement.heavy or placement.pairs else None
+
+    def _place(self) -> Plan:
+        """The plan for the target, in an opset that it can be carried out in."""
+        if self.scales is not None:
+            placement = self.scales.plan(lambda leave: self._plan(leave=leave), calibrates=self.data is not None)
+        else:
+            needed = _opset_needed(self.model, self.table, self.options)
+            lifted = lift_opset(self.model, self.edit, self.target, needed, decline=self._decline)
+            self.notes += [lifted] if lifted else []
+            placement = self._plan()
+        self.notes += placement.notes
+        return placement
+
+    def _plan(self, **more: Any) -> Plan:
+        options = self.options
+        return plan(
+            self.model,
+            self.table,
+            options.selection,
+            per_channel=options.per_channel,
+            protects=self.edit.protects,
+            **more,
+        )
+
+    def _calibrate(self, placement: Plan) -> tuple[Plan, dict[Value, Range], Calibration | None]:
+        """The ranges of the plan's values: those that the model came with, the others from samples.
+
+        Layers are equalized on the way, which can make another plan of it.
+        """
+        known = {} if self.scales is None else self.scales.ranges(placement)
+        unknown = [v for v in placement.calibrated if v not in known]
+        if not unknown:
+            return placement, known, None
+        path = self.options.calibration
+        stored = path is not None and path.exists()
+        batches = (() if stored else invented(self.model, self._seed)) if self.data is None else self.data
+        run = functools.partial(
+            calibrate,
+            self.model,
+            batches=batches,
+            synthetic=self.data is None,
+            budget=self.options.calib_mem,
+            progress=teller(self._progress, "calibration"),
+        )
+        again = not stored or self.data is not None  # what is changed has to be watched once more
+        equal = Equalizer(
+            self.model,
+            [h.node for h in placement.heavy],
+            self.options.corrections_for("static") if self.scales is None and again else (),
+            self.edit.protects,
+        )
+        watches = [*self._watches(placement, unknown), *equal.watches]
+        calibration = self._known
+        if calibration is None or not calibration.has(watches):
+            calibration = obtain(self.model, watches, self.data, path, run)
+            self.notes += [f"ranges from {path}"] if stored else []
+        equal.apply(self.edit, calibration, _steps(self.table, self.options, self.bits), self._decline)
+        self.gains = equal.gains
+        if equal.changed:
+            placement = self._plan()
+            unknown = placement.calibrated
+            fresh = [watch for watch in self._watches(placement, unknown) if watch.name in equal.changed]
+            calibration = calibration.updated(run(fresh)) if fresh else calibration
+        self.corrections.use(calibration)
+        return placement, known | _ranges(placement, unknown, calibration.statistics, self.options), calibration
+
+    def _watches(self, placement: Plan, values: Iterable[Value]) -> list[Watch]:
+        return [*(Watch(v.name) for v in values), *self.corrections.watches(placement.heavy)]
+
+    def _keep(self, placement: Plan) -> Kept | None:
+        """What is taken over from the model as it came."""
+        if self.scales is None:
+            return None
+        kept = self.scales.kept(placement)
+        self.notes += self.scales.losses(placement, kept)
+        if self.bits < 8 and kept.weights:
+            self.notes.append(_MAY_SATURATE)
+            self.bits = 8
+        return kept
+
+    def _restore(self) -> None:
+        if self.scales is not None:
+            self.scales.restore(self.edit, self._decline)
+
+    def _flag(self, calibration: Calibration | None) -> None:
+        """Say in the model whether its ranges are guesses."""
+        if self.scales is None:
+            self.model.metadata.pop(SYNTHETIC_KEY, None)
+        if calibration is not None and calibration.synthetic:
+            self.model.metadata[SYNTHETIC_KEY] = "synthetic"
+
+
+def _in_integers(edit: Editor, target: Target, options: QuantOptions) -> Iterator[str]:
+    """Make QOperators of what stands between Q and DQ, if asked; how many, and why others stay."""
+    if options.format != "qoperator":
+        return
+    count, declined = to_qoperators(edit, target.kinds.qoperator)
+    yield f"{count} operators read and write integers"
+    for (op, reason), number in Counter((op, reason) for _, op, reason in declined).items():
+        yield f"{number} × {op} stays between Q and DQ: {reason}"
+
+
+def _ranges(
+    placement: Plan, values: Iterable[Value], statistics: Mapping[str, TensorStatistics], options: QuantOptions
+) -> dict[Value, Range]:
+    """The range of each of the calibrated `values`; for the widest type, where it is stored in several."""
+    pairs: dict[Value, Pair] = {}
+    for pair in sorted(placement.pairs, key=lambda p: qtype(p.dtype).bits):
+        pairs.update(dict.fromkeys((pair.like, *pair.also), pair))
+    symmetric = placement.table.symmetric
+    return {
+        v: range_of(
+            statistics[v.name],
+            options.method,
+            options.percentile,
+            dtype=pairs[v].dtype,
+            symmetric=symmetric or pairs[v].dtype == "int8",
+        )
+        for v in values
+    }
+
+
+def teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:
+    return (lambda *_: None) if progress is None else functools.partial(progress, what)
+
+
+def invented(model: Model, seed: int) -> Iterable[Feeds]:
+    """Inputs of sizes that the runtime accepts; made up untried where it takes none, so that it says why."""
+    try:
+        return made_up_feeds(model.ir, facts=model.facts, samples=_SYNTHETIC_BATCHES, seed=seed)
+    except ExecutorError:
+        return [synthesize(model.ir, model.facts, seed=seed)]
+
+
+def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int:
+    """The oldest opset in which a model is quantized as well as options and target allow; 0 if nothing will be."""
+    if not any(node.is_standard and _has_weight(node) for node in model.main.find(*table.weighted)):
+        return 0
+    wanted = table.opset_per_channel if options.per_channel and table.per_channel else table.opset
+    wide = table.wide and "16bit" in options.selection.values.values()
+    return max(wanted, qtype(table.wide).opset) if wide else wanted
+
+
+def _steps(table: QuantTable, options: QuantOptions, bits: int) -> Steps:
+    """How fine the integers of activations and weights are."""
+    symmetric = table.symmetric or table.activation == "int8"
+    per_channel = options.per_channel and table.per_channel
+    return Steps(127 if symmetric else 255, symmetric, 2 ** (bits - 1) - 1, per_channel)
+
+
+def _has_weight(node: Node) -> bool:
+    x, w = (*node.inputs, None, None)[:2]
+    return x is not None and w is not None and w.is_const and not x.is_const
+
+
+def seven_bits(table: QuantTable, wanted: bool | None) -> bool:
+    for choice in (wanted, table.reduce_range):
+        if choice is not None:
+            return choice
+    return table.reduce_range_without_vnni and not multiplies_bytes_exactly()
+
+
+def _declined(placement: Plan) -> list[tuple[str, str, str]]:
+    return [(d.node.name, d.node.op, d.reason) for d in placement.declined]
+
+
+def _reasons(placement: Plan) -> dict[str, str]:
+    return reasons_by_name((d.node, d.reason) for d in placement.declined)
