@@ -27,7 +27,7 @@ def test_what_a_pass_without_rules_does(cli):
     code, out, err = cli("rules", "list", "--pass", "quant")
     assert (code, err) == (0, "")
     rows = [line.split("  ")[0] for line in out.splitlines()[2:] if not line.startswith(" ")]
-    assert rows[:4] == ["quant.opset", "quant.activation", "quant.weight", "quant.bias"] and "quant.dynamic" in rows
+    assert rows[0] == "quant.opset" and {"quant.activation", "quant.weight", "quant.bias", "quant.dynamic"} < set(rows)
 
 
 def test_a_pass_that_does_not_say_what_it_does(cli, tmp_path):

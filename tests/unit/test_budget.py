@@ -65,7 +65,7 @@ def seeded() -> tuple[onnx.ModelProto, str]:
 
 
 def quantize(model: Any, **options: Any) -> graphopt.Result:
-    return graphopt.optimize(model, "quant", target="ort-cpu", data=CALIBRATION, verify=False, **options)
+    return graphopt.optimize(model, "quant{correct=bias}", target="ort-cpu", data=CALIBRATION, verify=False, **options)
 
 
 def dequantized(result: graphopt.Result) -> set[str]:

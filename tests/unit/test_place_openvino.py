@@ -182,7 +182,7 @@ def test_the_report_says_which_kernels_run() -> None:
     quantized(m, "openvino")
     found = openvino_coverage(m)
     assert (found.integer, found.float, found.kernels) == (2, 0, {"Convolution u8": 2})
-    assert str(found) == "2 of 2 operators with weights on integers"
+    assert str(found) == "int8 kernels: 2 of 2 heavy operators"
 
 
 def test_products_inside_of_merged_layers_are_counted_by_name() -> None:
