@@ -15,7 +15,8 @@ import numpy as np
 __all__ = ["ChannelStatistics", "Gram"]
 
 _ROWS = 2048  # products that are summed in float32 before they are added to float64
-_CHUNK = 1 << 18  # elements that are converted to float64 at a time
+_CHUNK = 1 << 18  # elements of a block
+_INNER = 1 << 15  # elements of a channel that are summed in float32 before they are added to float64
 _SAFE = (2.0**-50, 2.0**50)  # magnitudes whose products float32 holds
 
 Array = np.ndarray[Any, Any]
@@ -25,8 +26,9 @@ class ChannelStatistics:
     """Running statistics of each channel's finite elements; the channels lie along `axis`.
 
     Arrays of shape [C]: `minimum` and `maximum` (inf and -inf while there are none), `total` and `squares`, the sums
-    of the elements and of their squares in float64, and `count`, how many there were. All of shape [0] before the
-    first batch. `unfit` says why nothing is kept: a tensor without that axis, or with another number of channels.
+    of the elements and of their squares (added up in float32 within a block, and in float64 from there), and `count`,
+    how many there were. All of shape [0] before the first batch. `unfit` says why nothing is kept: a tensor without
+    that axis, or with another number of channels.
     """
 
     __slots__ = ("axis", "count", "maximum", "minimum", "squares", "total", "unfit")
@@ -68,18 +70,26 @@ class ChannelStatistics:
 
     def _add(self, block: Array) -> None:
         low, high = block.min((0, 2)), block.max((0, 2))
-        wide = block.astype(np.float64)
         if np.isfinite(low).all() and np.isfinite(high).all():
             self.count += block.shape[0] * block.shape[2]
         else:
-            finite = np.isfinite(wide)
-            low, high = np.where(finite, wide, math.inf).min((0, 2)), np.where(finite, wide, -math.inf).max((0, 2))
-            wide[~finite] = 0.0
+            finite = np.isfinite(block)
+            low = np.where(finite, block, math.inf).min((0, 2))
+            high = np.where(finite, block, -math.inf).max((0, 2))
+            block = np.where(finite, block, 0.0)
             self.count += finite.sum((0, 2))
         np.minimum(self.minimum, low, out=self.minimum)
         np.maximum(self.maximum, high, out=self.maximum)
-        self.total += wide.sum((0, 2))
-        self.squares += np.einsum("oci,oci->c", wide, wide)
+        peak = float(np.maximum(-low, high)[self.count > 0].max(initial=0.0))
+        if not _SAFE[0] < peak < _SAFE[1]:
+            block = block.astype(np.float64)
+        if block.shape[2] == 1:
+            rows = block[:, :, 0]
+            self.total += np.ones(len(rows), rows.dtype) @ rows
+            self.squares += np.einsum("oc,oc->c", rows, rows)
+        else:
+            self.total += (block @ np.ones(block.shape[2], block.dtype)).sum(0, dtype=np.float64)
+            self.squares += np.einsum("oci,oci->oc", block, block).sum(0, dtype=np.float64)
 
 
 class Gram:
@@ -125,7 +135,7 @@ def _blocks(array: Array, axis: int, most: int) -> Iterator[Array]:
     outer, inner = whole.shape[0], whole.shape[2]
     if not whole.size:
         return
-    wide = max(1, min(inner, most // channels))
+    wide = max(1, min(inner, most // channels, _INNER))
     deep = max(1, most // (channels * wide))
     for o in range(0, outer, deep):
         for i in range(0, inner, wide):

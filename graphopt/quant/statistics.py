@@ -74,20 +74,23 @@ class TensorStatistics:
             flat = flat.astype(np.float32)
         if not flat.size:
             return
-        low, high = float(flat.min()), float(flat.max())
+        low, high, total, squares = _sweep(flat)
         if not (math.isfinite(low) and math.isfinite(high)):
             self.nan += int(np.isnan(flat).sum())
             self.inf += int(np.isinf(flat).sum())
             flat = flat[np.isfinite(flat)]
             if not flat.size:
                 return
-            low, high = float(flat.min()), float(flat.max())
+            low, high, total, squares = _sweep(flat)
+        if not _SAFE[0] < max(abs(low), abs(high)) < _SAFE[1]:
+            _, _, total, squares = _sweep(flat.astype(np.float64))
         self._low, self._high = min(low, self._low), max(high, self._high)
         if low < self.minimum or high > self.maximum:
             self._cover(min(low, self.minimum), max(high, self.maximum))
             self.minimum, self.maximum = min(low, self.minimum), max(high, self.maximum)
         self.count += flat.size
-        self._sum(flat, max(abs(low), abs(high)))
+        self.total += total
+        self.squares += squares
         stretch = flat.size // _SAMPLE
         if stretch < 2:
             self._count(flat, 1)
@@ -145,14 +148,6 @@ class TensorStatistics:
         value = math.ldexp(self.base + index + part, self.exponent)
         return min(max(value, self.minimum), self.maximum)
 
-    def _sum(self, flat: Array, peak: float) -> None:
-        if not _SAFE[0] < peak < _SAFE[1]:
-            flat = flat.astype(np.float64)
-        for start in range(0, flat.size, _CHUNK):
-            part = flat[start : start + _CHUNK]
-            self.total += float(part.sum())
-            self.squares += float(np.dot(part, part))
-
     def _count(self, flat: Array, weight: int) -> None:
         """Count each element `weight` times."""
         unit = math.ldexp(1.0, -self.exponent) if self.exponent > -126 else 0.0
@@ -174,6 +169,15 @@ class TensorStatistics:
             np.add.at(bins, moved, self.bins[used])
             self.bins = bins
         self.exponent, self.base = exponent, base
+
+
+def _sweep(flat: Array) -> tuple[float, float, float, float]:
+    """The extremes (NaN if there is one), the sum and the sum of squares, in one sweep over the memory."""
+    parts = [flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK)]
+    with np.errstate(all="ignore"):
+        found = [(part.min(), part.max(), part.sum(), np.dot(part, part)) for part in parts]
+    low, high, total, squares = np.array(found, np.float64).T
+    return float(low.min()), float(high.max()), float(total.sum()), float(squares.sum())
 
 
 @functools.lru_cache(16)

@@ -177,9 +177,12 @@ def test_a_file_of_a_later_graphopt_and_a_folder(tmp_path: Path) -> None:
 
 
 def counted(counts: list[int]) -> Any:
+    """Samples that are counted when they are taken; one of them is taken to verify and to time the result."""
+
     def samples() -> Iterator[dict[str, np.ndarray]]:
-        counts.append(1)
-        yield from batches()
+        for batch in batches():
+            counts.append(1)
+            yield batch
 
     return samples
 
@@ -189,12 +192,15 @@ def test_it_is_written_once_and_then_no_data_is_run(tmp_path: Path) -> None:
     source = onnx.parser.parse_model(TEXT)
     counts: list[int] = []
     first = graphopt.optimize(source, "quant", target="onnx", data=counted(counts), calibration=path, verify=False)
-    assert path.is_file() and counts == [1]
-    second = graphopt.optimize(source, "quant", target="onnx", calibration=path, verify=False)
+    assert path.is_file() and len(counts) >= 3
+    written = path.read_bytes()
+    counts.clear()
+    second = graphopt.optimize(source, "quant", target="onnx", data=counted(counts), calibration=path, verify=False)
+    assert len(counts) <= 1 and path.read_bytes() == written
     assert first.model == second.model and second.report.calibration == "data"
     assert any(f"ranges from {path}" in p.notes for p in second.report.passes)
     third = graphopt.optimize(source, "quant{method=percentile}", target="tensorrt-rtx", calibration=path, verify=False)
-    assert third.report.passes and counts == [1]
+    assert third.report.calibration == "data"
 
 
 def test_guesses_are_flagged_from_a_file_and_give_way_to_data(tmp_path: Path) -> None:
