@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphopt.errors import DataError
+from graphopt.errors import DataError, nearest
 from graphopt.quant.channels import ChannelStatistics
 from graphopt.quant.collect import Kept, Watch
 from graphopt.quant.inside import Exposed, expose
@@ -32,6 +32,9 @@ __all__ = ["MEMORY", "Calibration", "Watch", "calibrate"]
 _CHILD = "graphopt.quant.collect"
 _TIMEOUT = 300.0  # seconds for one batch, and
 _ROW_TIMEOUT = 30.0  # for each of its rows
+
+_HUGE = 1e8  # larger than what networks compute with, but for masks
+_ONE = "there is one sample only, and others may go beyond its ranges"
 
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
@@ -104,10 +107,11 @@ def calibrate(
     pause = patience(packed) if synthetic else _TIMEOUT  # made-up batches are small
     cut = cut_inputs(model)
     run = executor()
-    number = count = 0
+    number = count = total = 0
     generation = -1
     try:
-        for feeds in batches:
+        for batch in batches:
+            feeds = _checked(batch, packed, count)
             if not count:
                 row = {name: (1, *a.shape[1:]) if name in cut else a.shape for name, a in feeds.items()}
                 sizes = sizes_of(model, seen.names, row)
@@ -116,8 +120,9 @@ def calibrate(
             if run.generation != generation:
                 raise ExecutorDied("the process that runs models was lost", hint="run again")
             rows = max((len(feeds[name]) for name in cut), default=1)
-            run.call(f"{_CHILD}:add", number, dict(feeds), timeout=pause + _ROW_TIMEOUT * rows)
+            run.call(f"{_CHILD}:add", number, feeds, timeout=pause + _ROW_TIMEOUT * rows)
             count += 1
+            total += rows
             if progress is not None:
                 progress(count, None)
         kept: dict[str, Kept] = run.call(f"{_CHILD}:finish", number, timeout=_TIMEOUT) if count else {}
@@ -129,7 +134,20 @@ def calibrate(
             run.call(f"{_CHILD}:drop", number, timeout=_TIMEOUT)
     if not count:
         raise DataError("there is no calibration data", hint="give at least one batch")
-    return seen.calibration(kept, count, synthetic)
+    found = seen.calibration(kept, count, synthetic)
+    return replace(found, warnings=(_ONE, *found.warnings)) if total == 1 and not synthetic else found
+
+
+def _checked(feeds: Feeds, packed: Package, number: int) -> dict[str, Array]:
+    """A batch with what the model takes, and nothing else."""
+    where = f"batch {number}"
+    if not isinstance(feeds, Mapping):
+        raise DataError(f"is {type(feeds).__name__}, not a dict of arrays", where=where)
+    for port in packed.inputs:
+        if port.name not in feeds:
+            hint = nearest(port.name, feeds) if feeds else "there is no array at all"
+            raise DataError(f"no array for the input {port.name!r}", where=where, hint=hint)
+    return {port.name: np.asarray(feeds[port.name]) for port in packed.inputs}
 
 
 class _Seen:
@@ -198,6 +216,12 @@ def _warnings(
         yield f"{found}; its range comes from the {s.count} finite elements"
     if len(odd) > 5:
         yield f"{len(odd) - 5} more activations held NaN or Inf during calibration"
+    huge = [(name, max(-s.minimum, s.maximum)) for name, s in statistics.items() if s.count]
+    huge = [(name, peak) for name, peak in huge if peak > _HUGE]
+    for name, peak in huge[:5]:
+        yield f"{name!r} reaches {peak:.0e}: if that is in its range, what is small is rounded to 0"
+    if len(huge) > 5:
+        yield f"{len(huge) - 5} more activations reach more than {_HUGE:.0e}"
     silent = [name for name, s in statistics.items() if not s.count]
     if silent:
         first = silent[0]

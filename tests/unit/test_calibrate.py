@@ -18,6 +18,7 @@ from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
 from graphopt.quant import QuantOptions, quantize_graph
 from graphopt.quant.calibrate import Watch, calibrate
+from graphopt.runtime.executor import Executor
 from graphopt.targets.target import load_target
 
 RESIDUAL_CNN = Path(__file__).parents[2] / "fixtures" / "models" / "residual_cnn.onnx"
@@ -175,3 +176,34 @@ def test_channels_that_cannot_be_kept_are_missing_and_said() -> None:
         "'a' is not corrected by channel: it had 3 channels along axis 0, and then 4",
         "'y' is not corrected by channel: a tensor of rank 2 has no axis 3",
     )
+
+
+def test_a_batch_without_an_input_and_one_that_is_no_dict() -> None:
+    with pytest.raises(DataError) as e:
+        calibrate(model(), ["a"], [{"x": np.ones((3, 2), np.float32), "zz": np.ones((3, 2), np.float32)}])
+    assert str(e.value) == "batch 0: no array for the input 'z'\n  did you mean 'zz'? Known: x, zz"
+    with pytest.raises(DataError) as e:
+        calibrate(model(), ["a"], [*batches(1.0), 3])  # type: ignore[list-item]
+    assert str(e.value) == "batch 1: is int, not a dict of arrays"
+
+
+def test_what_is_no_input_is_left_alone() -> None:
+    assert calibrate(model(), ["a"], [{**batches(1.0)[0], "label": np.ones(3)}]).batches == 1
+
+
+def test_nothing_is_left_open_when_the_data_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing() -> Iterator[dict[str, np.ndarray]]:
+        yield from batches(1.0)
+        raise OSError("disk")
+
+    called: list[str] = []
+    call = Executor.call
+
+    def told(self: Executor, function: str, *args: object, **options: object) -> object:
+        called.append(function.partition(":")[2])
+        return call(self, function, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Executor, "call", told)
+    with pytest.raises(OSError, match="disk"):
+        calibrate(model(), ["a"], failing())
+    assert called == ["begin", "add", "drop"]

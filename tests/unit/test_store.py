@@ -199,7 +199,7 @@ def test_it_is_written_once_and_then_no_data_is_run(tmp_path: Path) -> None:
     assert len(counts) <= 1 and path.read_bytes() == written
     assert first.model == second.model and second.report.calibration == "data"
     assert any(f"ranges from {path}" in p.notes for p in second.report.passes)
-    third = graphopt.optimize(source, "quant{method=percentile}", target="tensorrt-rtx", calibration=path, verify=False)
+    third = graphopt.optimize(source, "quant{method=percentile}", target="openvino", calibration=path, verify=False)
     assert third.report.calibration == "data"
 
 
