@@ -51,6 +51,7 @@ class Quant(Pass):
     rewrites: ClassVar[Mapping[str, str]] = {
         "quant.opset": "An older model gets the version of the standard operators that quantization needs.",
         "quant.cle": "Channels between two layers are scaled, so that all of them use the range of the integers.",
+        "quant.awq": "Channels in front of weights that are stored only are scaled, to protect those that count.",
         "quant.smooth": "Channels behind a normalization are scaled, and its readers' weights by as much.",
         "quant.reparam": "Channels behind a normalization are centred and scaled, and its readers make up for it.",
         "quant.activation": "What an operator reads is rounded to integers, and back.",

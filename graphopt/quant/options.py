@@ -18,7 +18,7 @@ __all__ = ["CORRECTIONS", "FORMATS", "KINDS", "QuantOptions"]
 KINDS = ("static", "dynamic", "weights", "auto")
 FORMATS = ("qdq", "qoperator")
 EXISTING = ("keep", "retarget", "strip")
-CORRECTIONS = (*EQUALIZATIONS, *WEIGHT_CORRECTIONS)
+CORRECTIONS = (*EQUALIZATIONS, "awq", *WEIGHT_CORRECTIONS)
 _AUTO = "auto"
 _MEASURED = {"static": (*EQUALIZATIONS, "bias"), "weights": ("gptq",)}
 """What makes trained nets better; docs/quantization-methods.md has the figures."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from graphopt.errors import UsageError, nearest
 from graphopt.quant.calibrate import Calibration, calibrate
 from graphopt.quant.correct.equalize import EQUALIZATIONS
 from graphopt.quant.correct.matrices import MatrixCorrections
+from graphopt.quant.correct.protect import protect_weights
 from graphopt.quant.insert import Decliner
 from graphopt.quant.kinds import carry_out, nodes_of_kind
 from graphopt.quant.options import QuantOptions
@@ -19,6 +21,7 @@ from graphopt.quant.quantized import Quantized
 from graphopt.quant.retarget import Retarget
 from graphopt.quant.stages import Feeds, Progress, Static, seven_bits, teller
 from graphopt.quant.strip import dequantize_graph
+from graphopt.quant.weights_only import default_block
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
@@ -132,6 +135,8 @@ def _at_run_time(
     if data is not None and watches:
         calibration = calibrate(model, watches, data, budget=options.calib_mem, progress=progress)
         corrections.use(calibration)
+    if calibration is not None and corrections.protects:
+        protect_weights(edit, chosen, corrections, options.weight, functools.partial(_block, target, options))
     done = carry_out(edit, target, options, {options.kind: chosen}, bits=bits, corrections=corrections)
     kinds = {options.kind: len(done.placed)} if done.placed else {}
     declined = [*before.declined, *done.declined]
@@ -145,6 +150,10 @@ def _at_run_time(
         kinds=kinds,
         gains=tuple(corrections.gains),
     )
+
+
+def _block(target: Target, options: QuantOptions, rows: int) -> int:
+    return default_block(options.weight, target.kinds.weights, rows) if options.block is None else options.block
 
 
 def _check_ops(ops: Sequence[str], table: QuantTable) -> None:

@@ -13,9 +13,8 @@ from graphopt.errors import UsageError
 from graphopt.ir.edit import Editor
 from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
-from graphopt.quant import QuantOptions, quantize_graph
+from graphopt.quant import Quantized, QuantOptions, quantize_graph
 from graphopt.quant.correct.bias import conv_means, mean_error, tap_shares
-from graphopt.quant.static import Quantized
 from graphopt.report.json import to_json
 from graphopt.runtime.package import package
 from graphopt.runtime.run import run_model
@@ -129,7 +128,7 @@ def test_a_scale_for_the_whole_weight_is_corrected_as_far_as_possible(name: str)
 def test_unknown_corrections_are_told() -> None:
     with pytest.raises(UsageError) as e:
         quantized("matmul", "biass")
-    assert str(e.value) == "unknown correction 'biass'\n  did you mean 'bias'? Known: auto, bias, cle, clip, gptq, hqq, reparam, smooth"
+    assert str(e.value) == "unknown correction 'biass'\n  did you mean 'bias'? Known: auto, awq, bias, cle, clip, gptq, hqq, reparam, smooth"
 
 
 def test_tap_shares_count_what_meets_the_input() -> None:
@@ -187,3 +186,43 @@ def test_eight_bit_weights_alone_need_no_data() -> None:
     assert QuantOptions(corrections=("auto", "clip")).corrections_for("static")[-2:] == ("bias", "clip")
     done, _, _ = stored_only(feeds, "hqq")
     assert done.calibration is None and all(g.name == "hqq" for g in done.gains)
+
+
+NORMED = """
+  n = LayerNormalization<axis = -1>(x, scale, shift)
+  a = MatMul(n, w)
+  c = MatMul(n, v)
+  y = Concat<axis = -1>(a, c)
+"""
+
+
+def test_awq_scales_go_into_the_normalization_in_front() -> None:
+    """Two products read one normalization, of which a few channels are strong."""
+    rng = np.random.default_rng(6)
+    scale = np.where(np.arange(32) % 16 == 3, 20.0, 1.0)
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 21]> g (float[N,32] x) => (float[N,24] y) {{ {NORMED} }}'
+    )
+    values = {
+        "scale": scale,
+        "shift": rng.normal(size=32),
+        "w": rng.normal(size=(32, 16)),
+        "v": rng.normal(size=(32, 8)),
+    }
+    for name, array in values.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    feeds = [{"x": rng.normal(size=(200, 32)).astype(np.float32)} for _ in range(2)]
+
+    def error(*corrections: str) -> tuple[list[str], float]:
+        model = Model(*read_model(proto.SerializeToString()))
+        expected = outputs(model, feeds).astype(np.float64)
+        given = QuantOptions(kind="weights", weight="int4", block=16, corrections=corrections)
+        done = quantize_graph(model, Editor(model), load_target("onnx"), given, feeds)
+        assert all(gain.after > gain.before for gain in done.gains)
+        return [g.name for g in done.gains], float(np.mean((outputs(model, feeds) - expected) ** 2))
+
+    names, protected = error("awq")
+    both, best = error("awq", "gptq")
+    _, nearest = error()
+    assert names == ["awq"] and protected < 0.6 * nearest
+    assert both == ["awq", "gptq", "gptq"] and best < protected

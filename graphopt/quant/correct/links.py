@@ -70,9 +70,12 @@ class Layer:
         rank = self.node.inputs[1].rank  # type: ignore[union-attr]
         track = self.ids[self.columns]
         view = [*track.shape, *[1] * ((rank or 2) - 2)]
-        return Slot(self.node, 1, "multiply", (track if self.axis == 0 else track.T).reshape(
-            view if self.axis == 0 else [view[1], view[0], *view[2:]]
-        ))
+        return Slot(
+            self.node,
+            1,
+            "multiply",
+            (track if self.axis == 0 else track.T).reshape(view if self.axis == 0 else [view[1], view[0], *view[2:]]),
+        )
 
     def matrix(self) -> Array:
         """The weight as [N, K', elements of the kernel], float64."""

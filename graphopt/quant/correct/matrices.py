@@ -7,7 +7,7 @@ that loses the least.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,25 +24,28 @@ if TYPE_CHECKING:
 
 __all__ = ["MatrixCorrections"]
 
+Array = np.ndarray[Any, Any]
 _LARGEST_GRAM = 4096  # rows of a matrix: 128 MiB of second moments, and as many multiplications as a minute has
 
 
 class MatrixCorrections:
-    """`names`: the corrections that are wanted, of which this uses `ROUNDINGS`; clipping stands in for GPTQ where no
-    second moments are known.
+    """`names`: the corrections that are wanted, of which this uses `ROUNDINGS` and `awq`; clipping stands in for GPTQ
+    where no second moments are known.
 
     Ask for `watches` before calibration, `use` the statistics after it. `gains` and `notes` grow with each weight.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._methods = tuple(m for m in ROUNDINGS if m in names)
+        self.protects = "awq" in names
         self._calibration: Calibration | None = None
+        self._divided: dict[str, Array] = {}
         self.gains: list[Gain] = []
         self.notes: list[str] = []
 
     def watches(self, nodes: Iterable[Node], edit: Editor) -> list[Watch]:
-        """What calibration has to keep of the inputs of these products; nothing where GPTQ is not wanted."""
-        if "gptq" not in self._methods:
+        """What calibration has to keep of the inputs of these products; nothing where nobody asks for it."""
+        if "gptq" not in self._methods and not self.protects:
             return []
         found = []
         for node in nodes:
@@ -75,13 +78,21 @@ class MatrixCorrections:
         return Blocks(done.integers.astype(np.int16), done.params.scale, zero, block, dtype)
 
     def _moments(self, dense: Dense) -> Moments | None:
-        if self._calibration is None or not dense.node.graph.is_main:
+        found = self.moments_of(dense.x.name, _axis(dense)) if dense.node.graph.is_main else None
+        return found if found is not None and found.gram is not None and len(found.gram) == dense.k else None
+
+    def moments_of(self, name: str, axis: int = -1) -> Moments | None:
+        """Of a value of the main graph, along the axis that a product sums over."""
+        gram = None if self._calibration is None else self._calibration.products.get((name, axis))
+        if gram is None or self._calibration is None:
             return None
-        key = (dense.x.name, _axis(dense))
-        gram = self._calibration.products.get(key)
-        if gram is None or len(gram) != dense.k:
-            return None
-        return Moments(gram=gram / max(int(self._calibration.along[key].count.max()), 1))
+        scales = self._divided.get(name, np.ones(1))
+        count = max(int(self._calibration.along[name, axis].count.max()), 1)
+        return Moments(gram=gram / count / np.multiply.outer(scales, scales))
+
+    def divide(self, name: str, scales: Array) -> None:
+        """Take note that the channels of a value were divided since calibration."""
+        self._divided[name] = self._divided.get(name, np.ones(1)) * scales
 
 
 def _axis(dense: Dense) -> int:
