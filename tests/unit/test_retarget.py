@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,7 @@ def test_a_range_is_handed_back_through_what_only_moves() -> None:
 def test_a_target_without_a_placement() -> None:
     first = conv(np.zeros(16, np.int8), np.array(0, np.int8))
     with pytest.raises(graphopt.TargetError):
-        quantized(first, "ort-cuda", "retarget", None)
+        quantized(first, dataclasses.replace(graphopt.load_target("onnx"), quant=None), "retarget", None)
 
 
 def test_what_is_quantized_at_run_time_has_no_scales_to_place() -> None:
