@@ -48,6 +48,7 @@ bench: $(BENCH) ## compare with other optimizers, as ratios from interleaved run
 
 measure: $(READY) ## measure which rewrites pay on ONNX Runtime here, and write the table that decides
 	$(BIN)/python -m tests.measure ort-cpu
+	$(BIN)/python -m tests.measure.kinds ort-cpu
 
 zoo: $(READY) ## run over a folder of models: make zoo ZOO=path
 	$(BIN)/python -m tests.zoo $(ZOO)

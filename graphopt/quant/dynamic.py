@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from graphopt.ir.value import Graph, Node, Value
     from graphopt.targets.kinds import KindTable
 
-__all__ = ["DYNAMIC_OPS", "Dynamic", "int8_columns", "saturates"]
+__all__ = ["DYNAMIC_OPS", "OPSET_DYNAMIC", "Dynamic", "int8_columns", "saturates"]
 
 Array = np.ndarray[Any, Any]
 Quantized = tuple["Value", "Value", "Value"]
 
 DYNAMIC_OPS = frozenset({"MatMul", "Gemm", "LSTM", "Attention"})
 CONTRIBUTED = "com.microsoft"
-_OPSET = 11  # of DynamicQuantizeLinear
+OPSET_DYNAMIC = 11  # of DynamicQuantizeLinear
 _BY = "quant.dynamic"
 _WHY = "its input is quantized at run time"
 # Inputs of com.microsoft.Attention and .QAttention that are left out if the node has fewer.
@@ -71,7 +71,7 @@ class Dynamic:
         if node.op == "LSTM":
             if not self._table.lstm:
                 raise Decline("the target has no quantized LSTM")
-            return dynamic_lstm(node, self._edit, bits=self._bits)
+            return dynamic_lstm(node, self._edit, per_channel=self._per_channel, bits=self._bits)
         if node.op == "Attention" and node.domain == CONTRIBUTED:
             return self._attention(node)
         found = dense_of(node, self._edit)
@@ -118,8 +118,9 @@ class Dynamic:
         known = None if turned else self._quantized.get(key)
         if known is not None and all(v.alive for v in known):
             return known
-        if self._edit.model.opset() < _OPSET:
-            raise Decline(f"DynamicQuantizeLinear needs opset {_OPSET}, and the model has {self._edit.model.opset()}")
+        if self._edit.model.opset() < OPSET_DYNAMIC:
+            opset = self._edit.model.opset()
+            raise Decline(f"DynamicQuantizeLinear needs opset {OPSET_DYNAMIC}, and the model has {opset}")
         q, scale, zero = rw.node("DynamicQuantizeLinear", [x], outputs=3)
         if not turned:
             self._quantized[key] = (q, scale, zero)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from graphopt.errors import UsageError, nearest
 from graphopt.ir.draft import Decline
-from graphopt.quant.dynamic import DYNAMIC_OPS, Dynamic
-from graphopt.quant.weights_only import WEIGHT_OPS, WeightsOnly
+from graphopt.quant.coverage import reasons_by_name
+from graphopt.quant.dynamic import DYNAMIC_OPS, OPSET_DYNAMIC, Dynamic
+from graphopt.quant.weights_only import WEIGHT_OPS, WeightsOnly, opset_of_weights
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from graphopt.quant.insert import Placed
     from graphopt.quant.options import QuantOptions
     from graphopt.quant.place import QuantSelection
+    from graphopt.targets.kinds import KindTable
     from graphopt.targets.target import Target
 
-__all__ = ["Carried", "carry_out", "nodes_of_kind"]
+__all__ = ["Carried", "carry_out", "deselected", "nodes_of_kind", "opset_of_kind"]
 
 _OPS = {"dynamic": DYNAMIC_OPS, "weights": WEIGHT_OPS}
 _NAMED = frozenset({"Conv", "ConvTranspose", "GRU"})  # which one might expect dynamic quantization to take
@@ -29,10 +31,29 @@ _NAMED = frozenset({"Conv", "ConvTranspose", "GRU"})  # which one might expect d
 
 @dataclass
 class Carried:
-    """What was done: placed weights, and what was declined as (node, operator, reason)."""
+    """What was done: placed weights, how many operators of each kind, and what was declined as (node, op, reason).
+
+    `reasons`: why operators stay float, as `coverage` takes them.
+    """
 
     placed: list[Placed] = field(default_factory=list)
     declined: list[tuple[str, str, str]] = field(default_factory=list)
+    done: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def decline(self, node: Node, reason: str) -> None:
+        self.declined.append((node.name, node.op, reason))
+        self.reasons.update(reasons_by_name([(node, reason)]))
+
+
+def opset_of_kind(model: Model, table: KindTable, options: QuantOptions) -> int:
+    """The opset that the operators need which a kind would bring into the model; 0 if any will do."""
+    known = _OPS[options.kind]
+    if not any(node.op in known and _is_meant(node) for graph in model.graphs() for node in graph.nodes):
+        return 0
+    if options.kind == "dynamic":
+        return OPSET_DYNAMIC
+    return opset_of_weights(table.weights, options.weight, options.block)
 
 
 def nodes_of_kind(model: Model, kind: str, options: QuantOptions, target: Target) -> tuple[list[Node], Carried]:
@@ -53,14 +74,14 @@ def nodes_of_kind(model: Model, kind: str, options: QuantOptions, target: Target
                 found.append(node)
             elif kind == "dynamic" and node.op in _NAMED and node.is_standard:
                 why = target.kinds.refused.get(node.op, f"there is no kernel of {node.op} with dynamic scales")
-                carried.declined.append((node.name, node.op, why))
+                carried.decline(node, why)
     chosen = []
     for node in found:
-        reason = _deselected(node, options.selection, found)
+        reason = deselected(node, options.selection, found)
         if reason is None:
             chosen.append(node)
         else:
-            carried.declined.append((node.name, node.op, reason))
+            carried.decline(node, reason)
     return chosen, carried
 
 
@@ -86,8 +107,9 @@ def carry_out(
         for node in nodes:
             try:
                 done.placed.append(work.convert(node))
+                done.done[kind] = done.done.get(kind, 0) + 1
             except Decline as reason:
-                done.declined.append((node.name, node.op, reason.reason))
+                done.decline(node, reason.reason)
     return done
 
 
@@ -96,7 +118,8 @@ def _is_meant(node: Node) -> bool:
     return node.domain == "com.microsoft" if node.op == "Attention" else node.is_standard
 
 
-def _deselected(node: Node, selection: QuantSelection, found: Sequence[Node]) -> str | None:
+def deselected(node: Node, selection: QuantSelection, found: Sequence[Node]) -> str | None:
+    """Why the user does not want a node, else None; `found`: all that could be quantized, in order."""
     reason = selection.objection(node)
     if reason is not None:
         return reason

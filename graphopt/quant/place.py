@@ -123,12 +123,12 @@ def plan(
     *,
     per_channel: bool = True,
     protects: Callable[[Node | Value], bool] = _nothing,
-    leave: Mapping[Node, str] | None = None,
+    leave: Mapping[Node, str | None] | None = None,
 ) -> Plan:
     """Decide what runs on integers. Linear in the size of the model; reads each weight once.
 
     Without `per_channel`, and where neither opset nor target has it, a weight gets one scale. `protects`: what must
-    stay as it is. `leave`: operators that stay float, and why.
+    stay as it is. `leave`: operators that are not for calibration, and why they stay float; None: they do not.
     """
     opset = model.opset()
     selection = selection or QuantSelection()
@@ -142,7 +142,10 @@ def plan(
     safe: set[Node] = set()
     objection = objection_of(table.style)
     for node, reason in _chosen(model, table, selection):
-        reason = reason or (leave or {}).get(node)
+        if leave is not None and node in leave:
+            reason = leave[node]
+            if reason is None:
+                continue
         if reason is None and old:
             reason = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
         found = reason or analyse(node, table.weighted[node.op], table, per_channel=per_channel)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.quant.calibrate import Calibration, Watch, calibrate
+from graphopt.quant.choose import Choice, choose
 from graphopt.quant.correct.equalize import Equalizer
 from graphopt.quant.correct.migrate import Steps
 from graphopt.quant.correct.weights import WeightCorrections
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
-__all__ = ["SYNTHETIC_KEY", "Feeds", "Progress", "Static", "invented", "seven_bits", "teller"]
+__all__ = ["SYNTHETIC_KEY", "Feeds", "Progress", "Static", "in_integers", "invented", "seven_bits", "teller"]
 
 SYNTHETIC_KEY = "graphopt.calibration"
 _SYNTHETIC_BATCHES = 8
@@ -74,6 +75,7 @@ class Static:
         self.corrections = WeightCorrections(options.corrections_for("static") if scales is None else ())
         self.notes: list[str] = []
         self.gains: Sequence[Gain] = ()
+        self.choice = Choice()
         self._known, self._before_insert = calibration, before_insert
 
     def run(self) -> Quantized:
@@ -98,7 +100,7 @@ class Static:
         )
         self._restore()
         self._flag(calibration)
-        self.notes += [*self.corrections.notes, *_in_integers(self.edit, self.target, self.options)]
+        self.notes += [*self.corrections.notes, *in_integers(self.edit, self.target, self.options)]
         done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
         gains = (*self.gains, *self.corrections.gains)
         return Quantized(placed, declined, done, calibration, self.bits, self.notes, reasons=reasons, gains=gains)
@@ -116,7 +118,9 @@ class Static:
             needed = _opset_needed(self.model, self.table, self.options)
             lifted = lift_opset(self.model, self.edit, self.target, needed, decline=self._decline)
             self.notes += [lifted] if lifted else []
-            placement = self._plan()
+            if self.options.kind == "auto":
+                self.choice = choose(self.model, self.edit, self.target, self.options, data=self.data is not None)
+            placement = self._plan(leave=self.choice.left)
         self.notes += placement.notes
         return placement
 
@@ -166,7 +170,7 @@ class Static:
         equal.apply(self.edit, calibration, _steps(self.table, self.options, self.bits), self._decline)
         self.gains = equal.gains
         if equal.changed:
-            placement = self._plan()
+            placement = self._plan(leave=self.choice.left)
             unknown = placement.calibrated
             fresh = [watch for watch in self._watches(placement, unknown) if watch.name in equal.changed]
             calibration = calibration.updated(run(fresh)) if fresh else calibration
@@ -199,7 +203,7 @@ class Static:
             self.model.metadata[SYNTHETIC_KEY] = "synthetic"
 
 
-def _in_integers(edit: Editor, target: Target, options: QuantOptions) -> Iterator[str]:
+def in_integers(edit: Editor, target: Target, options: QuantOptions) -> Iterator[str]:
     """Make QOperators of what stands between Q and DQ, if asked; how many, and why others stay."""
     if options.format != "qoperator":
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,19 +13,22 @@ from graphopt.quant.calibrate import Calibration, calibrate
 from graphopt.quant.correct.equalize import EQUALIZATIONS
 from graphopt.quant.correct.matrices import MatrixCorrections
 from graphopt.quant.correct.protect import protect_weights
+from graphopt.quant.dynamic import DYNAMIC_OPS
 from graphopt.quant.insert import Decliner
-from graphopt.quant.kinds import carry_out, nodes_of_kind
+from graphopt.quant.kinds import carry_out, nodes_of_kind, opset_of_kind
+from graphopt.quant.lift import lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.present import read_present
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.retarget import Retarget
-from graphopt.quant.stages import Feeds, Progress, Static, seven_bits, teller
+from graphopt.quant.stages import Feeds, Progress, Static, in_integers, seven_bits, teller
 from graphopt.quant.strip import dequantize_graph
-from graphopt.quant.weights_only import default_block
+from graphopt.quant.weights_only import WEIGHT_OPS, default_block
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
     from graphopt.ir.model import Model
+    from graphopt.ir.value import Node
     from graphopt.quant.correct.gain import Gain
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
@@ -64,16 +67,17 @@ def quantize_graph(
     """
     options.check()
     at_run_time = options.kind in ("dynamic", "weights")
+    if options.format == "qoperator":
+        target.kinds.require("qoperator", target.name)
     if not at_run_time:
-        _check_ops(options.selection.ops, target.require_quant())
-        if options.format == "qoperator":
-            target.kinds.require("qoperator", target.name)
+        _check_ops(options, target.require_quant())
     present = read_present(model)
     if present and options.existing == "keep":
-        return Quantized((), (), 0, None, 8, (f"already quantized: {present}; {_KEPT}",))
+        notes = (f"already quantized: {present}; {_KEPT}", *in_integers(edit, target, options))
+        return Quantized((), (), 0, None, 8, notes)
     given = dequantize_graph(model, edit, decline) if present else None
     if at_run_time:
-        return _at_run_time(model, edit, target, options, data, teller(progress, "calibration"))
+        return _at_run_time(model, edit, target, options, data, teller(progress, "calibration"), decline)
     table = target.require_quant()
     scales = Retarget(given, model.main, table) if given is not None and options.existing == "retarget" else None
     work = Static(
@@ -81,7 +85,7 @@ def quantize_graph(
     )
     if given is not None:
         work.notes.append(f"already quantized: {present}; {_AFRESH[options.existing]}")
-    return work.run()
+    return _without_ranges(work.run(), edit, target, options, work.choice.nodes)
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,12 @@ def _at_run_time(
     options: QuantOptions,
     data: Iterable[Feeds] | None,
     progress: Callable[[int, int | None], None],
+    decline: Decliner | None,
 ) -> Quantized:
     """Quantize what needs no ranges. With `data`, weights are rounded for the inputs that they meet."""
+    target.kinds.require(options.kind, target.name)
+    lifted = lift_opset(model, edit, target, opset_of_kind(model, target.kinds, options), decline=decline)
     chosen, before = nodes_of_kind(model, options.kind, options, target)
-    bits = 7 if target.quant is not None and seven_bits(target.quant, options.reduce_range) else 8
     corrections = MatrixCorrections(options.corrections_for(options.kind))
     watches = [] if data is None else corrections.watches(chosen, edit)
     calibration = None
@@ -137,18 +143,34 @@ def _at_run_time(
         corrections.use(calibration)
     if calibration is not None and corrections.protects:
         protect_weights(edit, chosen, corrections, options.weight, functools.partial(_block, target, options))
-    done = carry_out(edit, target, options, {options.kind: chosen}, bits=bits, corrections=corrections)
-    kinds = {options.kind: len(done.placed)} if done.placed else {}
-    declined = [*before.declined, *done.declined]
-    return Quantized(
-        done.placed,
-        declined,
-        0,
-        calibration,
-        bits,
-        tuple(corrections.notes),
-        kinds=kinds,
-        gains=tuple(corrections.gains),
+    notes = [lifted] if lifted else []
+    done = Quantized((), before.declined, 0, calibration, 8, notes, reasons=before.reasons)
+    return _without_ranges(done, edit, target, options, {options.kind: chosen}, corrections)
+
+
+def _without_ranges(
+    done: Quantized,
+    edit: Editor,
+    target: Target,
+    options: QuantOptions,
+    chosen: Mapping[str, Sequence[Node]],
+    corrections: MatrixCorrections | None = None,
+) -> Quantized:
+    """`done`, and the nodes quantized that need no ranges, by kind."""
+    if not any(chosen.values()):
+        return done
+    bits = 7 if target.quant is not None and seven_bits(target.quant, options.reduce_range) else 8
+    corrections = corrections or MatrixCorrections(options.corrections_for("weights"))
+    carried = carry_out(edit, target, options, chosen, bits=bits, corrections=corrections)
+    return dataclasses.replace(
+        done,
+        placed=[*done.placed, *carried.placed],
+        declined=[*done.declined, *carried.declined],
+        weight_bits=bits,
+        kinds=carried.done,
+        notes=[*done.notes, *corrections.notes],
+        reasons={**done.reasons, **carried.reasons},
+        gains=[*done.gains, *corrections.gains],
     )
 
 
@@ -156,9 +178,11 @@ def _block(target: Target, options: QuantOptions, rows: int) -> int:
     return default_block(options.weight, target.kinds.weights, rows) if options.block is None else options.block
 
 
-def _check_ops(ops: Sequence[str], table: QuantTable) -> None:
-    """Raise `UsageError` for an operator that the target's table does not quantize."""
+def _check_ops(options: QuantOptions, table: QuantTable) -> None:
+    """Raise `UsageError` for an operator that the target does not quantize."""
     known = {*table.weighted, *table.elementwise}
-    for op in ops:
+    if options.kind == "auto":
+        known |= DYNAMIC_OPS | WEIGHT_OPS
+    for op in options.selection.ops:
         if op not in known:
             raise UsageError(f"quant.ops cannot be {op!r}", hint=nearest(op, known))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from graphopt.ir.value import Node, Value
     from graphopt.targets.kinds import KindTable
 
-__all__ = ["WEIGHT_OPS", "WeightsOnly", "default_block"]
+__all__ = ["WEIGHT_OPS", "WeightsOnly", "default_block", "opset_of_weights"]
 
 Array = np.ndarray[Any, Any]
 
@@ -49,6 +49,13 @@ def default_block(dtype: str, form: str, k: int) -> int:
     while block > 16 and -(-k // block) * block > k * 9 / 8:
         block //= 2
     return block
+
+
+def opset_of_weights(form: str, dtype: str, block: int | None) -> int:
+    """The opset that stored weights need, at least; 0 for what no opset limits."""
+    if form == CONTRIBUTED:
+        return 0 if block is None or block or dtype.endswith("4") else _OPSET_PER_CHANNEL
+    return _OPSET_BLOCKS if dtype.endswith("4") or block else _OPSET_PER_CHANNEL
 
 
 class WeightsOnly:

@@ -156,5 +156,5 @@ def _target(data: Mapping[str, Any], path: Path) -> Target:
         idioms=frozenset(map(str, data.get("idioms", ()))),
         measured=read_measured(path.parent / data["measured"]) if "measured" in data else {},
         quant=read_quant_table(data["quant"], f"{where}, [quant]") if "quant" in data else None,
-        kinds=read_kind_table(data.get("kinds", {}), f"{where}, [kinds]"),
+        kinds=read_kind_table(data.get("kinds", {}), f"{where}, [kinds]", path.parent),
     )

@@ -140,6 +140,13 @@ def test_a_zero_point_that_is_left_out_is_0() -> None:
     assert np.allclose(run(to_bytes(m.ir), {"q": q})[0], np.clip(np.rint(q * np.float32(0.1) * 2 / 0.2), 0, 255) * 0.2)
 
 
+def test_a_model_that_has_q_and_dq_already() -> None:
+    body = "x = DequantizeLinear(q, s) a = Add(x, x) k = QuantizeLinear(a, t) y = DequantizeLinear(k, t)"
+    source = proto("(uint8[2, 8] q) => (float[2, 8] y)", body, 17, s=np.float32(0.1), t=np.float32(0.2))
+    m, done = quantized(source, "ort-cpu", format="qoperator")
+    assert ops(m) == ["QLinearAdd", "DequantizeLinear"] and any("already quantized" in note for note in done.notes)
+
+
 @pytest.mark.parametrize("name", ["residual_cnn", "depthwise_se", "vit"])
 def test_trained_networks_answer_the_same(name: str) -> None:
     path, data = FIXTURES / "models" / f"{name}.onnx", FIXTURES / "data" / "digits_calib.npz"
