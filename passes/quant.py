@@ -147,6 +147,6 @@ def _note(ctx: Context, done: Quantized) -> None:
         for remark in done.budget.notes:
             ctx.note(remark)
     if done.weight_bits < 8 and done.operators:
-        ctx.note("weights have 7 bits, because this processor would saturate with 8")
+        ctx.note("weights are small enough for a processor without VNNI, whose 16-bit sums would saturate")
     for reason, count in Counter(reason for _, _, reason in done.declined).most_common(5):
         ctx.note(f"{count} × float: {reason}")

@@ -14,8 +14,10 @@ import numpy as np
 from graphopt.ir.draft import Decline
 from graphopt.quant.correct.rounding import Rounded
 from graphopt.quant.correct.weights import WeightCorrections
+from graphopt.quant.operands import channel_axis
 from graphopt.quant.ranges import Range, activation_params, bias_limit_scale, quantize_bias
 from graphopt.quant.retarget import Kept
+from graphopt.quant.saturation import EXACT, exact_scale, neighbours
 from graphopt.quant.types import QuantParams, qtype, quantize
 
 if TYPE_CHECKING:
@@ -63,9 +65,10 @@ def insert(
 ) -> list[Placed]:
     """Change the model as planned; one rewrite per pair, per weight and per bias.
 
-    `ranges` has those of `plan.calibrated`. `bits`: of a weight, 7 where the processor saturates. `corrections`: how
-    weights are rounded; without, to the nearest. `kept`: what is not computed here, but taken over. `progress` is told
-    (done, of), `decline` of what the Editor does not do; without it, `Decline` is raised.
+    `ranges` has those of `plan.calibrated`. `bits`: of a weight, 7 where a processor without VNNI has to multiply it
+    exactly. `corrections`: how weights are rounded; without, to the nearest. `kept`: what is not computed here, but
+    taken over. `progress` is told (done, of), `decline` of what the Editor does not do; without it, `Decline` is
+    raised.
     """
     work = _Insertion(plan, ranges, edit, bits, corrections or WeightCorrections(()), kept or Kept(), decline)
     groups = _groups(plan.heavy)
@@ -155,7 +158,7 @@ class _Insertion:
         return activation_params(
             Range(low, max(high, low + self.table.least_range)),
             pair.dtype,
-            symmetric=self.table.symmetric or pair.dtype == "int8",
+            symmetric=self.table.centred(pair.dtype),
             ceiling=pair.ceiling,
             floor_zero=pair.floor_zero,
         )
@@ -239,9 +242,22 @@ class _Insertion:
         array = None if weight is None else weight.array()
         assert array is not None, "a constant has content"
         least = self._least_scale(group, group[0].peaks.shape)
-        done = self._corrections.rounded(group, array, bits=self.bits, least=least)
+        done = self._exact(group, array, least) if self.bits < 8 else None
+        done = done or self._corrections.rounded(group, array, bits=self.bits, least=least)
         biases = [(h, self._corrections.bias(h, array, done)) for h in group if h.bias is not None]
         return done, group[0].axis, biases
+
+    def _exact(self, group: list[Heavy], array: Array, least: Array) -> Rounded | None:
+        """A weight of 8 bits that a processor without VNNI multiplies exactly; None if rounding has undone that."""
+        op = group[0].node.op
+        axis = channel_axis(group[0].node, group[0].rule, array.ndim)
+        least = np.maximum(least, exact_scale(array, op, axis, per_channel=group[0].axis is not None))
+        gains = len(self._corrections.gains)
+        done = self._corrections.rounded(group, array, bits=8, least=least)
+        if neighbours(done.integers.astype(np.float32), op, axis).max() <= EXACT:
+            return done
+        del self._corrections.gains[gains:]
+        return None
 
     def _least_scale(self, group: list[Heavy], shape: tuple[int, ...]) -> Array:
         """The smallest weight scale, of a shape, with which all biases fit 32 bits."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from graphopt.ir.value import Node, Value
     from graphopt.targets.table import QuantTable, Weighted
 
-__all__ = ["Bias", "Heavy", "analyse", "redundant_activation", "sole_reader"]
+__all__ = ["Bias", "Heavy", "analyse", "channel_axis", "redundant_activation", "sole_reader"]
 
 _FLOAT = "FLOAT"
 _NORMALIZATIONS = ("LayerNormalization", "InstanceNormalization")  # the weight is a factor for each channel
@@ -62,12 +62,13 @@ def analyse(node: Node, rule: Weighted, table: QuantTable, *, per_channel: bool)
     if x.is_const:
         return "both inputs are constants" if w.is_const else _CONST_LEFT
     if not w.is_const:
-        return _pair(node, rule, x, w) if rule.pairs else _why_not_const(w, node)
+        settable = w.is_input and w.is_initializer
+        return _pair(node, rule, x, w) if rule.pairs and not settable else _why_not_const(w, node)
     for name, value in (("input", x), ("weight", w)):
         if value.dtype is None or value.dtype.name != _FLOAT:
             found = "unknown" if value.dtype is None else value.dtype.name.lower()
             return f"its {name} is {found}, and static int8 starts from float32"
-    axis = _axis(node, rule, w) if per_channel and rule.per_channel and _groups(node) == 1 else None
+    axis = channel_axis(node, rule, w.rank or 0) if per_channel and rule.per_channel and _groups(node) == 1 else None
     reason = _shape_reason(node, rule, w)
     if reason:
         return reason
@@ -125,12 +126,20 @@ def _why_not_const(w: Value, node: Node) -> str:
 def _pair(node: Node, rule: Weighted, x: Value, other: Value) -> Heavy | str:
     if any(v.dtype is None or v.dtype.name != _FLOAT for v in (x, other)):
         return "its operands are not float32"
+    length = _length(x)
+    if length is not None and length < rule.pair_min_k:
+        return f"both operands are activations, and sums of {length} products are too short for integers to pay"
     return Heavy(node, rule, x, None, other, None, np.zeros(0, np.float32), None, node.outputs[0])
 
 
-def _axis(node: Node, rule: Weighted, w: Value) -> int | None:
-    """The output-channel axis of the weight, not negative; None for a vector, which has none."""
-    rank = w.rank or 0
+def _length(x: Value) -> int | None:
+    """How many products the last axis of the left operand sums up, if that is known."""
+    size = x.shape[-1] if x.shape else None
+    return size if isinstance(size, int) else None
+
+
+def channel_axis(node: Node, rule: Weighted, rank: int) -> int | None:
+    """The output-channel axis of a weight of `rank`, not negative; None for a vector, which has none."""
     if rank < 2:
         return None
     axis = rule.axis
@@ -141,7 +150,7 @@ def _axis(node: Node, rule: Weighted, w: Value) -> int | None:
 
 
 def _channels(node: Node, rule: Weighted, w: Value) -> int:
-    axis = 0 if node.op in _NORMALIZATIONS else _axis(node, rule, w)
+    axis = 0 if node.op in _NORMALIZATIONS else channel_axis(node, rule, w.rank or 0)
     return 1 if axis is None else _sizes(w)[axis]
 
 

@@ -220,14 +220,13 @@ def _ranges(
     pairs: dict[Value, Pair] = {}
     for pair in sorted(placement.pairs, key=lambda p: qtype(p.dtype).bits):
         pairs.update(dict.fromkeys((pair.like, *pair.also), pair))
-    symmetric = placement.table.symmetric
     return {
         v: range_of(
             statistics[v.name],
             options.method,
             options.percentile,
             dtype=pairs[v].dtype,
-            symmetric=symmetric or pairs[v].dtype == "int8",
+            symmetric=placement.table.centred(pairs[v].dtype),
         )
         for v in values
     }

@@ -37,7 +37,8 @@ class Weighted:
     data movement, so that nothing is rounded that would not be; `never`: not for its own sake. `output_before`:
     operators that, as the only reader, make the runtime fall back to float unless the output is quantized all the same
     (behind them if the Q makes them redundant, else directly). `bias_add`: whether a bias may be a separate Add.
-    `pairs`: the second operand may be an activation; its type is `pair_dtype`. `min_k`, `min_n`: weights with fewer
+    `pairs`: the second operand may be an activation; its type is `pair_dtype`, and it
+    has at least `pair_min_k` rows, if that is known. `min_k`, `min_n`: weights with fewer
     rows or columns stay float, and so do products with fewer than `min_m` rows. `per_channel`: False for one scale per
     weight. Of the following, 0 is no limit. `spatial`: only with that many spatial axes. `min_channels`: fewer input
     or output channels stay float, with the exceptions that the placement's style makes. `max_length`: attention over
@@ -51,6 +52,7 @@ class Weighted:
     bias_add: bool = False
     pairs: bool = False
     pair_dtype: str = "int8"
+    pair_min_k: int = 1
     min_k: int = 1
     min_n: int = 1
     min_m: int = 1
@@ -85,8 +87,8 @@ class QuantTable:
     `wide`: the type of activations of 16 bits, "" if its kernels take none. `wide_cost`, `float_cost`: how many times
     as long a multiply-accumulate takes with these, and in float, as with 8 bits.
     `bias`: `int32` (stored as integers of scale x_scale × w_scale) or `float`.
-    `reduce_range_without_vnni`: weights need 7 bits on processors that saturate; `reduce_range`: None asks
-    this machine, else as said.
+    `reduce_range_without_vnni`: weights are kept where processors that saturate multiply them exactly (saturation.py),
+    if this machine is one; `reduce_range`: whether to do so whatever this machine is, None if it is to be asked.
     `opset`, `opset_per_channel`: oldest opsets for Q/DQ at all, and for a scale per channel.
     `fixed`: scale and zero point behind operators whose range is known. `least_range`: of an activation.
     `per_channel_domain`: the domain whose DequantizeLinear has a scale per channel before that, if any.
@@ -112,6 +114,10 @@ class QuantTable:
     float: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, tuple[builtins.float, int]] = field(default_factory=dict)
     least_range: builtins.float = 0.0
+
+    def centred(self, dtype: str) -> bool:
+        """Whether activations of a type have zero point 0: all, or those that are second operands of products."""
+        return self.symmetric or dtype not in (self.activation, self.wide)
 
 
 def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:

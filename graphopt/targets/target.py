@@ -1,7 +1,8 @@
 """Targets: what a runtime takes and rewards, as data. One TOML file each, beside this module or the user's
 own.
 
-A file is read strictly: an unknown key is an error that names the nearest one.
+A file is read strictly: an unknown key is an error that names the nearest one. With `extends = "NAME"` it says only in
+what it differs from a built-in target.
 """
 
 from __future__ import annotations
@@ -124,16 +125,39 @@ def _this_machine() -> Target:
 
 def _read(path: Path) -> Target:
     where = os.fspath(path)
+    data = _loaded(path)
+    try:
+        return _target(data, path)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"a value has the wrong type: {error}", where=where) from None
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    """What stands in the file, on top of what stands in the target that it `extends`."""
+    where = os.fspath(path)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=where) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not valid TOML: {error}", where=where, hint="see graphopt/targets/onnx.toml") from None
-    try:
-        return _target(data, path)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"a value has the wrong type: {error}", where=where) from None
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    known = [name for name in list_targets() if name != path.stem]
+    if base not in known:
+        raise UsageError(f"extends cannot be {base!r}", where=where, hint=nearest(str(base), known))
+    under = _loaded(_FOLDER / f"{base}.toml")
+    if "measured" in under:
+        under["measured"] = os.fspath(_FOLDER / under["measured"])
+    return _merged(under, data)
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, table by table; where both have a value, that of `over`."""
+    tables = {key: _merged(value, over[key]) for key, value in under.items()
+              if isinstance(value, dict) and isinstance(over.get(key), dict)}  # fmt: skip
+    return {**under, **over, **tables}
 
 
 def _target(data: Mapping[str, Any], path: Path) -> Target:

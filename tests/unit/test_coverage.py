@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ WEIGHTS = {
     "dw": (8, 1, 3, 3),
     "b": (8,),
     "m": (8, 8),
+    "m16": (16, 16),
     "lo": np.array(0, np.float32),
     "six": np.array(6, np.float32),
 }
@@ -114,6 +117,28 @@ def test_average_pool_with_dilations_does_not_break_the_model(between: str) -> N
         between = "p = AveragePool<kernel_shape=[2,2], dilations=[2,2]>(r) " + between
     found, left = kernels(f"{CONV} r = Relu(c) {between} y = Conv(d, w, b)", "2,8,8,8", opset=19)
     assert found["QLinearConv"] == 1 and left == 1
+
+
+def test_attention_written_out_runs_on_integers_throughout() -> None:
+    body = (
+        "q = MatMul(x, m16) k = MatMul(x, m16) v = MatMul(x, m16) t = Transpose<perm=[0,2,1]>(k) s = MatMul(q, t) "
+        "p = Softmax(s) o = MatMul(p, v) r = Transpose<perm=[1,0,2]>(o) y = MatMul(r, m16)"
+    )
+    assert kernels(body, "2,32,16") == ({"QLinearMatMul": 4, "MatMulIntegerToFloat": 2}, 0)
+
+
+def test_arm_placement_becomes_integer_kernels_where_signed_data_is_allowed() -> None:
+    body = f"{CONV} r = Relu(c) d = Conv<pads=[1,1,1,1]>(r, w, b) e = Add(d, r) f = Relu(e) y = Conv(f, w, b)"
+    m = model(body, "2,8,6,6")
+    data = [{"x": np.random.default_rng(1).normal(size=(2, 8, 6, 6)).astype(np.float32)}]
+    quantize_graph(m, Editor(m), load_target("ort-arm"), QuantOptions(), data)
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.qdqisint8allowed", "1")  # the default on ARM
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = f"{folder}/optimized.onnx"
+        ort.InferenceSession(to_bytes(m.ir), options, providers=["CPUExecutionProvider"])
+        found = Counter(n.op_type for n in onnx.load(options.optimized_model_filepath).graph.node)
+    assert (found["QLinearConv"], found["QLinearAdd"], found["Conv"], found["Relu"]) == (3, 1, 0, 0)
 
 
 def test_tensorrts_placement_is_not_for_this_runtime() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -316,7 +315,7 @@ def test_opset_9_is_declined() -> None:
             ROWS,
             "its constant is the left operand, and integer kernels want it on the right",
         ),
-        ("y = MatMul(x, x)", {}, "4,4", "both operands are activations; they stay float"),
+        ("y = MatMul(x, x)", {}, "4,4", "both operands are activations, and sums of 4 products are too short for integers to pay"),
         (
             "y = Gemm(x, w, b) alpha=0.5",
             MATMUL_W,
@@ -395,12 +394,10 @@ def test_a_weight_read_elsewhere_stays_for_the_others() -> None:
 
 
 def test_activation_pairs_when_the_target_has_them() -> None:
-    matmul = replace(ORT.weighted["MatMul"], pairs=True)
-    table = replace(ORT, weighted={**ORT.weighted, "MatMul": matmul})
     m = model(["y = MatMul(x, z)"], inputs={"x": "2,4,16", "z": "2,16,4"}, outputs=["y"], weights={})
-    p = plan(m, table)
+    p = plan(m, ORT)
     assert [(q.value.name, q.dtype) for q in p.pairs] == [("x", "uint8"), ("z", "int8")]
-    assert applied(m, table)[1] > 30
+    assert applied(m)[1] > 30
 
 
 def test_zero_channels_and_huge_biases_survive() -> None:
@@ -420,3 +417,41 @@ def test_existing_names_are_not_taken() -> None:
     m = model(["x_scale = MatMul(x, w)"], inputs={"x": ROWS}, outputs=["x_scale"], weights={"w": (16, 4)})
     m, snr = applied(m)
     assert snr > 30 and m.main.outputs[0].name == "x_scale"
+
+
+ATTENTION = [
+    "q = MatMul(x, wq)",
+    "k = MatMul(x, wk)",
+    "v = MatMul(x, wv)",
+    "t = Transpose(k) perm=[0,2,1]",
+    "s = MatMul(q, t)",
+    "p = Softmax(s)",
+    "o = MatMul(p, v)",
+    "r = Transpose(o) perm=[1,0,2]",
+    "y = MatMul(r, wo)",
+]
+
+
+def test_products_of_activations_hand_integers_on() -> None:
+    rng = np.random.default_rng(3)
+    weights = {name: rng.normal(0.0, 0.3, (16, 16)).astype(np.float32) for name in ("wq", "wk", "wv", "wo")}
+    m = model(ATTENTION, inputs={"x": "2,32,16"}, outputs=["y"], weights=weights)
+    p = plan(m, ORT)
+    # q and o are only read by products; k and v are their right operands, of another type; s stays float for Softmax.
+    assert shown(p) == {("x", "k+q+v"), ("q", "*"), ("t", "s"), ("v", "o"), ("p", "o"), ("o", "*"), ("r", "*")}
+    assert {x.value.name: x.dtype for x in p.pairs if x.dtype == "int8"} == {"t": "int8", "v": "int8"}
+    assert applied(m)[1] > 25
+
+
+def test_short_sums_are_no_work_for_integers() -> None:
+    """Angles of rotary embeddings are such a product: positions times frequencies, to be exact for all positions."""
+    m = model(["y = MatMul(x, z)"], inputs={"x": "2,64,1", "z": "2,1,512"}, outputs=["y"], weights={})
+    assert not plan(m, ORT).pairs
+
+
+def test_on_arm_data_is_signed_and_a_relu_ends_at_its_lowest_integer() -> None:
+    m = model([CONV, "r = Relu(c)", "y = Conv(r, w, b)"], inputs={"x": IMAGE}, outputs=["y"], weights=W)
+    found, snr = applied(m, load_target("ort-arm").require_quant())
+    zeros = {v.name: int(v.array().reshape(-1)[0]) for v in found.main.initializers if v.name.endswith("zero_point")}
+    assert zeros["r_zero_point"] == -128 and snr > 25
+    assert all(n.inputs[2].dtype.name == "INT8" for n in found.main.nodes if n.op == "QuantizeLinear")

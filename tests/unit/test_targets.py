@@ -13,7 +13,7 @@ from graphopt.targets.target import list_targets, load_target
 
 
 def test_the_targets_of_the_design_are_there() -> None:
-    assert list_targets() == ("onnx", "openvino", "ort-cpu", "ort-cuda", "qnn", "tensorrt", "tensorrt-rtx")
+    assert list_targets() == ("onnx", "openvino", "ort-arm", "ort-avx2", "ort-cpu", "ort-cuda", "qnn", "tensorrt", "tensorrt-rtx")
     for name in list_targets():
         found = load_target(name)
         assert found.name == name and found.title and ".onnx" in found.emit and "" in found.domains
@@ -24,7 +24,7 @@ def test_unknown_target_names_the_nearest() -> None:
         load_target("ort-cpo")
     assert str(e.value) == (
         "no target is called 'ort-cpo'\n  did you mean 'ort-cpu'? Known: "
-        "auto, onnx, openvino, ort-cpu, ort-cuda, qnn, tensorrt, tensorrt-rtx; or give a .toml file"
+        "auto, onnx, openvino, ort-arm, ort-avx2, ort-cpu, ort-cuda, qnn, tensorrt, tensorrt-rtx; or give a .toml file"
     )
 
 
@@ -121,3 +121,16 @@ def test_files_that_describe_no_target(tmp_path: Path, text: str, message: str) 
     with pytest.raises(UsageError) as e:
         load_target(write(tmp_path, text))
     assert message in str(e.value) and str(e.value).startswith(str(tmp_path))
+
+
+def test_a_target_that_extends_another_says_only_what_differs(tmp_path: Path) -> None:
+    ort, arm, old = (load_target(name) for name in ("ort-cpu", "ort-arm", "ort-avx2"))
+    assert arm.require_quant() == replace(ort.require_quant(), activation="int8", reduce_range=False)
+    assert old.require_quant() == replace(ort.require_quant(), reduce_range=True)
+    assert old.measured == ort.measured and old.compiled_by == "onnxruntime" and old.notes != ort.notes
+    mine = write(tmp_path, 'extends = "ort-cpu"\nname = "mine"\ntitle = "t"\n[quant.weighted.Conv]\nmin_k = 3\n')
+    found = load_target(mine).require_quant()
+    assert found.weighted["Conv"] == replace(ort.require_quant().weighted["Conv"], min_k=3)
+    assert found.weighted["Gemm"] == ort.require_quant().weighted["Gemm"]
+    with pytest.raises(UsageError, match="extends cannot be 'ort-cpo'"):
+        load_target(write(tmp_path, 'extends = "ort-cpo"\nname = "mine"\ntitle = "t"\n'))
