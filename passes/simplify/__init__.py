@@ -23,6 +23,7 @@ from graphopt_passes.simplify import (
     powers,
     reduce,
     reductions,
+    requantize,
     scattered,
     shapes,
     signs,
@@ -63,7 +64,7 @@ _REWRITES = {
 }
 _PACKS = (
     algebra, terms, factors, signs, powers, choices, casts, casting, clamp, bounds, layout, reduce, reductions, shapes,
-    slicing, scattered, blocks, windows, oversize, pads, einsum,
+    slicing, scattered, blocks, windows, oversize, pads, einsum, requantize,
 )  # fmt: skip
 
 

@@ -286,3 +286,34 @@ def test_the_pass_gives_the_float_network() -> None:
 def test_another_word_for_existing() -> None:
     with pytest.raises(UsageError, match=r"quant\.existing cannot be 'keeep'"):
         quantized(existing="keeep")
+
+
+def test_pairs_that_are_there_twice_are_one() -> None:
+    """Next to each other on one value, or one behind the other."""
+    text = """g (float[2,3] x) => (float[2,3] y) {
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        p = QuantizeLinear(x, s, z)
+        e = DequantizeLinear(p, s, z)
+        r = QuantizeLinear(e, s, z)
+        f = DequantizeLinear(r, s, z)
+        y = Add(d, f)
+    }"""
+    found = graphopt.optimize(model(text, s=SCALE, z=MIDDLE), "O1", as_="model").model
+    assert ops(found) == ["QuantizeLinear", "DequantizeLinear", "Add"]
+
+
+def test_a_float_weight_with_a_pair_is_stored_in_integers() -> None:
+    text = """g (float[2,3] x) => (float[2,5] y) {
+        q = QuantizeLinear<axis=1>(w, ws, wz)
+        d = DequantizeLinear<axis=1>(q, ws, wz)
+        y = MatMul(x, d)
+    }"""
+    scales = np.linspace(0.01, 0.05, 5).astype(np.float32)
+    weight = image(3, 5)
+    given = model(text, w=weight, ws=scales, wz=np.zeros(5, np.int8))
+    found = graphopt.optimize(given, "O2", as_="model").model
+    assert ops(found) == ["DequantizeLinear", "MatMul"]
+    stored = next(iter(found.main.nodes)).inputs[0]
+    assert stored is not None
+    np.testing.assert_array_equal(stored.array(), np.clip(np.rint(weight / scales), -128, 127).astype(np.int8))
