@@ -221,3 +221,29 @@ def test_synthetic_calibration_is_flagged_aloud(cli, model):
     code, out, _ = cli("run", model, "-p", "quant", "-t", "ort-cpu", "--force")
     assert code == 0
     assert "SYNTHETIC" in out
+
+
+def test_the_sensitivity_and_a_budget_without_a_metric(cli, model):
+    code, out, _ = cli(
+        "run", model, "-p", "fuse,quant", "-t", "ort-cpu", "--sensitivity", "--max-drop", "30%", "--resume", "notes.json",
+        "--json", "report.json",
+    )  # fmt: skip
+    assert code == 0
+    assert "all together" in out
+    assert "budget     agreement 100 → " in out
+    report = json.loads(model.with_name("report.json").read_text())
+    assert [row["op"] for row in report["sensitivity"]["operators"]] == ["Conv"]
+    assert (report["budget"]["metric"], report["budget"]["probes"]) == ("agreement", 1)
+    notes = json.loads(model.with_name("notes.json").read_text())
+    assert set(notes["sections"]) == {"noise", "float", "probes"}
+
+
+def test_a_gate_that_is_missed_shows_what_was_found(cli, model):
+    code, out, err = cli("run", model, "-p", "fuse,quant", "-t", "ort-cpu", "--min-speedup", "3x")
+    assert code == 5
+    assert "verdict" in out
+    assert err.endswith(
+        "the quantized model is 2.00 times as fast as the float one, not 3 times\n"
+        "  nothing was written; ask for less, or leave quant out\n"
+    )
+    assert not model.with_name("net.opt.onnx").exists()
