@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["MEMORY", "Calibration", "Watch", "calibrate"]
 
 _CHILD = "graphopt.quant.collect"
-_TIMEOUT = 300.0  # seconds for one batch, and
-_ROW_TIMEOUT = 30.0  # for each of its rows
+_TIMEOUT = 300.0  # seconds for one run, and
+_ROW_TIMEOUT = 30.0  # for each row of the batch
 
 _HUGE = 1e8  # larger than what networks compute with, but for masks
 _ONE = "there is one sample only, and others may go beyond its ranges"
@@ -120,7 +120,9 @@ def calibrate(
             if run.generation != generation:
                 raise ExecutorDied("the process that runs models was lost", hint="run again")
             rows = max((len(feeds[name]) for name in cut), default=1)
-            run.call(f"{_CHILD}:add", number, feeds, timeout=pause + _ROW_TIMEOUT * rows)
+            more = run.call(f"{_CHILD}:add", number, feeds, timeout=pause + _ROW_TIMEOUT * rows)
+            while more:
+                more = run.call(f"{_CHILD}:go_on", number, timeout=pause + _ROW_TIMEOUT * rows)
             count += 1
             total += rows
             if progress is not None:

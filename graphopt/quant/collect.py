@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from graphopt.quant.schedule import Schedule
 from graphopt.quant.statistics import TensorStatistics
 from graphopt.runtime.package import Package
 
-__all__ = ["Kept", "Watch", "add", "begin", "drop", "finish"]
+__all__ = ["Kept", "Watch", "add", "begin", "drop", "finish", "go_on"]
 
 _SAME = 1e-3  # of the largest element: how much a row may differ for being run with another
 
@@ -85,12 +85,14 @@ class _Collector:
         inputs = {port.name for port in packed.inputs}
         self.fed = [name for name in names if name in inputs]
         self.fetched = [name for name in names if name not in inputs]
+        self.work: Iterator[None] = iter(())
         self.cut = list(cut)
         self.outputs = [port.name for port in packed.outputs if port.dtype is not None]
         self.apart: bool | None = None
         self.schedule = Schedule(self.fetched, sizes, budget)
 
-    def add(self, feeds: Mapping[str, Array]) -> None:
+    def add(self, feeds: Mapping[str, Array]) -> Iterator[None]:
+        """Add a batch; stops after each run of the model, so that each can have its time."""
         from graphopt.runtime.session import RunFailed
 
         for name in self.fed:
@@ -105,7 +107,7 @@ class _Collector:
                 self.cut, total, step = [], 0, 1
             piece = self._rows(feeds, start, start + step) if total else dict(feeds)
             try:
-                self._run(piece, step)
+                yield from self._run(piece, step)
             except RunFailed:
                 if self.spare is not None:
                     self._give_up(self.spare)
@@ -147,12 +149,13 @@ class _Collector:
         self.fetched = self.schedule.names = [name for name in self.fetched if name in given]
         self.kept = {name: kept for name, kept in self.kept.items() if name in given}
 
-    def _run(self, piece: dict[str, Array], rows: int) -> None:
+    def _run(self, piece: dict[str, Array], rows: int) -> Iterator[None]:
         for group in self.schedule.groups(rows):
             found = self.session.run(piece, group)
             self.schedule.learn({name: array.nbytes for name, array in found.items()}, rows)
             for name in list(found):
                 self.kept[name].extend(found.pop(name))
+            yield
 
 
 def _is_end(alone: Array, both: Array) -> bool:
@@ -180,9 +183,15 @@ def begin(
     return number
 
 
-def add(number: int, feeds: dict[str, Array]) -> None:
-    """Run a batch, in parts if need be, and add what is seen."""
-    _collectors[number].add(feeds)
+def add(number: int, feeds: dict[str, Array]) -> bool:
+    """Run a batch, in parts if need be, and add what is seen; whether `go_on` has to be called for the rest of it."""
+    _collectors[number].work = _collectors[number].add(feeds)
+    return go_on(number)
+
+
+def go_on(number: int) -> bool:
+    """Run the model once more; as `add`."""
+    return next(_collectors[number].work, number) is None
 
 
 def finish(number: int) -> dict[str, Kept]:

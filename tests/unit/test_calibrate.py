@@ -207,4 +207,4 @@ def test_nothing_is_left_open_when_the_data_fails(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Executor, "call", told)
     with pytest.raises(OSError, match="disk"):
         calibrate(model(), ["a"], failing())
-    assert called == ["begin", "add", "drop"]
+    assert called == ["begin", "add", "go_on", "drop"]

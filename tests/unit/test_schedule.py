@@ -122,7 +122,7 @@ def test_no_run_fetches_more_than_the_budget(monkeypatch: pytest.MonkeyPatch) ->
         return found
 
     monkeypatch.setattr(collector.session, "run", watched)
-    collector.add({"x": np.ones((8, 6), np.float32)})
+    assert len(list(collector.add({"x": np.ones((8, 6), np.float32)}))) == 10
     assert held[:2] == [48, 24], "two rows together, and one of them alone: are they independent?"
     assert held[2:5] == [24, 48, 24] and held[5:] == [96] * 7
 
