@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from graphopt.half.convert import HalfOptions, Halved, convert_half
+    from graphopt.half.rest import HalfRest
     from graphopt.interop.inline import inline_functions
     from graphopt.interop.onnxscript import OnnxscriptRules
     from graphopt.interop.onnxsim import ONNXSIM
@@ -76,6 +77,7 @@ _HOMES = {
         "DataError GateError GraphoptError ModelError RuleError TargetError UsageError VerificationError"
     ),
     "graphopt.half.convert": "HalfOptions Halved convert_half",
+    "graphopt.half.rest": "HalfRest",
     "graphopt.interop.inline": "inline_functions",
     "graphopt.interop.onnxscript": "OnnxscriptRules",
     "graphopt.interop.onnxsim": "ONNXSIM",
@@ -128,6 +130,7 @@ __all__ = [
     "Graph",
     "GraphoptError",
     "HalfOptions",
+    "HalfRest",
     "Halved",
     "Model",
     "ModelError",

@@ -11,6 +11,9 @@ from typing import ClassVar, Literal
 from graphopt import (
     Accuracy,
     Context,
+    HalfOptions,
+    HalfRest,
+    Halved,
     Pass,
     Quantized,
     QuantOptions,
@@ -39,6 +42,8 @@ class Quant(Pass):
     places its own scales for the target, `strip` begins anew.
     `calibration`: a file with its statistics, which is written if it does not exist, and used instead of data if it
     does.
+    `rest`: the precision of what is not quantized: `float32`, `float16` or `bfloat16` where that is enough, or what the
+    target wants (`auto`).
     `correct`: what is done to weights and biases against the loss (`cle|smooth|reparam|bias|clip|hqq|gptq`), `none`,
     or `auto`.
     """
@@ -62,6 +67,7 @@ class Quant(Pass):
         "quant.dynamic": "A product's input becomes integers at run time, by its own range; its weight is stored so.",
         "quant.lstm": "An LSTM runs on integers, its input quantized at run time.",
         "quant.weight_only": "A weight is stored as integers, and read as floats.",
+        "quant.rest": "What is not quantized computes in half precision, and scales are halves.",
         "quant.embedding": "A table is stored as integers, and the rows gathered from it become floats.",
     }
 
@@ -81,6 +87,7 @@ class Quant(Pass):
     existing: Literal["keep", "retarget", "strip"] = "keep"
     calibration: str = ""
     correct: tuple[str, ...] = QuantOptions().corrections
+    rest: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
     def run(self, ctx: Context) -> None:
         options = QuantOptions(
@@ -97,7 +104,10 @@ class Quant(Pass):
             weight=self.weight,
             block=None if self.block == -1 else self.block,
             existing=self.existing,
+            rest=self._rest(ctx),
         )
+        wanted = options.rest != "float32" and not ctx.ignores("quant.rest")
+        rest = HalfRest(ctx, HalfOptions(options.rest)) if wanted else None
         done = quantize_to_goals(
             ctx.model,
             ctx.edit,
@@ -121,6 +131,20 @@ class Quant(Pass):
         for _, op, reason in done.declined:
             ctx.decline(f"quant.{op}", None, reason)
         _note(ctx, done)
+        if rest is not None and done.operators and not _is_float(done.verdict):
+            _note_rest(ctx, rest.convert("quant.rest"), options.rest)
+
+    def _rest(self, ctx: Context) -> str:
+        """The precision of what is not quantized."""
+        if self.rest != "auto":
+            return self.rest
+        return ctx.target.require_quant().rest if self.kind == "static" else "float32"
+
+
+def _note_rest(ctx: Context, done: Halved, dtype: str) -> None:
+    ctx.note(f"the rest: {done.converted} nodes in {dtype}, {done.snr:.0f} dB before quantization")
+    for reason, count in Counter(done.kept.values()).most_common(5):
+        ctx.note(f"{count} × float32: {reason}")
 
 
 def _is_float(verdict: Verdict | None) -> bool:

@@ -70,6 +70,15 @@ def convert_half(ctx: Context, options: HalfOptions) -> Halved:
     Inputs and outputs keep their types. Raises `UsageError` for options that cannot be, `DataError` if the model
     cannot be run.
     """
+    chosen, halved = search_half(ctx, options)
+    if chosen:
+        model, half = ctx.model.ir, HALVES[options.dtype]
+        ctx.replace_model("half", lambda _: in_half(model, chosen, half))
+    return halved
+
+
+def search_half(ctx: Context, options: HalfOptions) -> tuple[list[Place], Halved]:
+    """What `convert_half` would convert, and what it would say of it."""
     if options.dtype not in HALVES:
         raise UsageError(f"half.dtype cannot be {options.dtype!r}", hint=f"choose {' or '.join(HALVES)}")
     half = HALVES[options.dtype]
@@ -77,18 +86,16 @@ def convert_half(ctx: Context, options: HalfOptions) -> Halved:
     skip = [n for n in ctx.model.ir.graph if any(fnmatchcase(n.name or "", pattern) for pattern in options.skip)]
     places, kept = half_places(ctx.model, half, skip)
     if not places:
-        return Halved(0, _named(kept), math.inf, 0, search.synthetic)
+        return [], Halved(0, named(kept), math.inf, 0, search.synthetic)
     large = out_of_range(ctx.model, places, half, search.statistics(places))
     kept.update(large)
     chosen, noisy, snr = search.islands([p for p in places if p.node not in large])
     kept.update(noisy)
-    if chosen:
-        model = ctx.model.ir
-        ctx.replace_model("half", lambda _: in_half(model, chosen, half))
-    return Halved(len(chosen), _named(kept), snr, search.probes, search.synthetic)
+    return chosen, Halved(len(chosen), named(kept), snr, search.probes, search.synthetic)
 
 
-def _named(kept: Mapping[oir.Node, str]) -> dict[str, str]:
+def named(kept: Mapping[oir.Node, str]) -> dict[str, str]:
+    """Reasons by the names of the nodes."""
     return {node.name or f"{node.op_type} of {node.outputs[0].name}": reason for node, reason in kept.items()}
 
 

@@ -22,6 +22,11 @@ _FLOAT = oir.DataType.FLOAT
 _LARGEST = {oir.DataType.FLOAT16: 65504.0, oir.DataType.BFLOAT16: 2.0**127 * (2 - 2.0**-7)}
 _HEADROOM = 2.0  # what calibration saw is not the most that will come
 _KEPT = frozenset(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "CastLike", "Constant"])
+_QUANTIZERS = frozenset(["QuantizeLinear", "DequantizeLinear"])
+_QUANTIZERS_HALF = 19  # the first opset whose quantizers take float16 and bfloat16
+# 127 times such an error is at most half a step, so that a weight keeps its integers.
+_STEPS = 255  # from the zero point of 8 bits, at most
+_SCALE_ERROR = {oir.DataType.FLOAT16: 2.0**-9, oir.DataType.BFLOAT16: 2.0**-8}
 # Sums over many elements, in which a runtime may accumulate in the operands' own precision.
 _TOO_LONG = frozenset(["CumSum", "ReduceProd", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"])
 
@@ -35,24 +40,47 @@ class Place:
     outputs: tuple[int, ...]
 
 
-def half_places(model: Model, half: oir.DataType, skip: Sequence[oir.Node]) -> tuple[list[Place], dict[oir.Node, str]]:
-    """The nodes of the main graph that can compute in half precision, and why the other float ones cannot."""
+def half_places(
+    model: Model, half: oir.DataType, skip: Sequence[oir.Node], *, quantizers: bool = False
+) -> tuple[list[Place], dict[oir.Node, str]]:
+    """The nodes of the main graph that can compute in half precision, and why the other float ones cannot.
+
+    `quantizers`: QuantizeLinear and DequantizeLinear among them, with scales in half precision.
+    """
     left_out = set(skip)
     places: list[Place] = []
     refused: dict[oir.Node, str] = {}
     for node in model.ir.graph:
         floats = [v for v in (*node.inputs, *node.outputs) if v is not None and model.facts.dtype(v) == _FLOAT]
-        if not floats or node.op_type in _KEPT:
+        between = quantizers and node.op_type in _QUANTIZERS
+        if not floats or (node.op_type in _KEPT and not between):
             continue
         if node in left_out:
             refused[node] = "it was left out"
             continue
-        found = _place(model.facts, node, half)
+        found = (_scales_reason(model, node, half) if between else None) or _place(model.facts, node, half)
         if isinstance(found, str):
             refused[node] = found
         else:
             places.append(found)
     return places, refused
+
+
+def _scales_reason(model: Model, node: oir.Node, half: oir.DataType) -> str | None:
+    """Why Q or DQ cannot have its scales in half precision: they would not be the same numbers any more."""
+    scale = node.inputs[1]
+    if model.opset() < _QUANTIZERS_HALF:
+        return f"its scales are float32 before opset {_QUANTIZERS_HALF}"
+    array = None if scale is None else model.facts.array(scale)
+    if array is None:
+        return "its scales are computed at run time"
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = array.astype(half.numpy()).astype(np.float32)
+    if not np.isfinite(rounded).all() or (np.abs(rounded - array) > _SCALE_ERROR[half] * array).any():
+        return f"its scales are beyond {half.name.lower()}"
+    if float(array.max(initial=0.0)) * _STEPS * _HEADROOM > _LARGEST[half]:
+        return f"its integers stand for numbers beyond {half.name.lower()}"
+    return None
 
 
 def _place(facts: Facts, node: oir.Node, half: oir.DataType) -> Place | str:

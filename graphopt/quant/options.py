@@ -18,6 +18,7 @@ __all__ = ["CORRECTIONS", "FORMATS", "KINDS", "QuantOptions"]
 KINDS = ("static", "dynamic", "weights", "auto")
 FORMATS = ("qdq", "qoperator")
 EXISTING = ("keep", "retarget", "strip")
+RESTS = ("", "float32", "float16", "bfloat16")
 CORRECTIONS = (*EQUALIZATIONS, "awq", *WEIGHT_CORRECTIONS)
 _AUTO = "auto"
 _MEASURED = {"static": (*EQUALIZATIONS, "bias"), "weights": ("gptq",)}
@@ -35,7 +36,8 @@ class QuantOptions:
     for each operator. `format`: `qdq` pairs, or `qoperator`, operators that read and write integers. `weight`: the type
     of weights that are stored only, with a scale for each `block` rows (0: for each column; None: what suits).
     `existing`: what becomes of a model that is quantized already: `keep` leaves it alone, `retarget` places its
-    own scales for the target, `strip` begins anew from floats.
+    own scales for the target, `strip` begins anew from floats. `rest`: what the rest will be converted to (`float16`),
+    for which the model may need another opset; empty for what the target says.
     """
 
     method: str = "auto"
@@ -51,6 +53,7 @@ class QuantOptions:
     weight: str = "int8"
     block: int | None = None
     existing: str = "keep"
+    rest: str = ""
 
     def check(self) -> None:
         """Raises `UsageError` for what makes no sense."""
@@ -59,7 +62,7 @@ class QuantOptions:
             raise UsageError(f"calib_mem is {self.calib_mem}", hint="give a number of bytes above 0, such as 1 << 29")
         for name, value, known in (
             ("kind", self.kind, KINDS), ("format", self.format, FORMATS), ("weight", self.weight, WEIGHT_TYPES),
-            ("existing", self.existing, EXISTING),
+            ("existing", self.existing, EXISTING), ("rest", self.rest, RESTS),
         ):  # fmt: skip
             if value not in known:
                 raise UsageError(f"quant.{name} cannot be {value!r}", hint=nearest(value, known))

@@ -44,6 +44,8 @@ __all__ = ["SYNTHETIC_KEY", "Feeds", "Progress", "Static", "in_integers", "inven
 
 SYNTHETIC_KEY = "graphopt.calibration"
 _SYNTHETIC_BATCHES = 8
+_HALF_OPSETS = {"float32": 0, "float16": 19, "bfloat16": 22}
+"""The first whose Q, DQ and convolutions take that precision."""
 _MAY_SATURATE = "weights keep the 8 bits that they came with, with which products may saturate on this processor"
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -249,6 +251,7 @@ def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int
     if not any(node.is_standard and _has_weight(node) for node in model.main.find(*table.weighted)):
         return 0
     wanted = table.opset_per_channel if options.per_channel and table.per_channel else table.opset
+    wanted = max(wanted, _HALF_OPSETS[options.rest or table.rest])
     wide = table.wide and "16bit" in options.selection.values.values()
     return max(wanted, qtype(table.wide).opset) if wide else wanted
 

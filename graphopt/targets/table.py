@@ -87,6 +87,7 @@ class QuantTable:
     `wide`: the type of activations of 16 bits, "" if its kernels take none. `wide_cost`, `float_cost`: how many times
     as long a multiply-accumulate takes with these, and in float, as with 8 bits.
     `bias`: `int32` (stored as integers of scale x_scale × w_scale) or `float`.
+    `rest`: the precision of what is not quantized, where a runtime takes it from the file.
     `reduce_range_without_vnni`: weights are kept where processors that saturate multiply them exactly (saturation.py),
     if this machine is one; `reduce_range`: whether to do so whatever this machine is, None if it is to be asked.
     `opset`, `opset_per_channel`: oldest opsets for Q/DQ at all, and for a scale per channel.
@@ -103,6 +104,7 @@ class QuantTable:
     weight: str = "int8"
     per_channel: bool = True
     bias: Literal["int32", "float"] = "int32"
+    rest: Literal["float32", "float16", "bfloat16"] = "float32"
     reduce_range_without_vnni: bool = False
     reduce_range: bool | None = None
     opset: int = 10
@@ -130,6 +132,7 @@ def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
     _one_of(plain, "activation", ("uint8", "int8"), where)
     _one_of(plain, "weight", ("uint8", "int8"), where)
     _one_of(plain, "bias", ("int32", "float"), where)
+    _one_of(plain, "rest", ("float32", "float16", "bfloat16"), where)
     return QuantTable(
         **plain,
         weighted={op: _weighted(row, f"{where}, weighted.{op}") for op, row in data.get("weighted", {}).items()},
