@@ -62,6 +62,7 @@ class Quant(Pass):
         "quant.activation": "What an operator reads is rounded to integers, and back.",
         "quant.weight": "A weight is stored as integers, with a scale for each output channel.",
         "quant.bias": "A bias is stored as integers, in units of the scales of input and weight.",
+        "quant.around": "A pair that ONNX Runtime's own optimizations turn into something else is removed.",
         "quant.taken_back": "Integers turned out not to be faster, so the float model stands here again.",
         "quant.qoperator": "An operator between Q and DQ becomes one that reads and writes integers.",
         "quant.dynamic": "A product's input becomes integers at run time, by its own range; its weight is stored so.",

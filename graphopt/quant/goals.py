@@ -14,6 +14,7 @@ from graphopt.quant.notebook import Notebook, fingerprint
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.present import read_present
 from graphopt.quant.quantized import Quantized
+from graphopt.quant.sound import place_around
 from graphopt.quant.stages import SYNTHETIC_KEY, Feeds, Progress, invented
 from graphopt.quant.static import prepare, quantize_graph
 from graphopt.quant.verdict import Verdict, judge, unmeasured
@@ -53,10 +54,10 @@ def quantize_to_goals(
     """As `quantize_graph`, within the budget of `goals`, and with a `verdict`: float is put back if it is not slower.
 
     With `goals.max_drop`, what costs too much accuracy stays in float, see `budget`; the metric is that of `goals`, or
-    the agreement of the outputs with those of the float model. Putting the float model back is one more rewrite,
-    `quant.taken_back`. Nothing is timed for a target whose runtime is not installed here, and in a run that ends at an
-    ordinal, which has to take the same course each time; nor for a model that came quantized, so that there is no
-    float one.
+    the agreement of the outputs with those of the float model. Pairs with which ONNX Runtime computes something else
+    are removed (`place_around`). Putting the float model back is one more rewrite, `quant.taken_back`. Nothing is timed
+    for a target whose runtime is not installed here, and in a run that ends at an ordinal, which has to take the same
+    course each time; nor for a model that came quantized, so that there is no float one.
     """
     before = None if read_present(model) else clone(model.ir)
     show = progress or _silent
@@ -64,6 +65,8 @@ def quantize_to_goals(
         done = quantize_graph(model, edit, target, options, data, seed=seed, progress=progress, decline=decline)
     else:
         done = _within_budget(model, edit, target, options, data, goals, seed, show, decline)
+    if done.operators and target.compiled_by == "onnxruntime":
+        done = _sound(done, model, edit, data, seed)
     if before is None:
         return done
     if not (done.operators or done.kinds):
@@ -152,6 +155,23 @@ def _within_budget(
     return dataclasses.replace(
         done, notes=[*ready.notes, *done.notes], gains=[*ready.gains, *done.gains], budget=budget, ranking=ranking
     )
+def _sound(done: Quantized, model: Model, edit: Editor, data: Iterable[Feeds] | None, seed: int) -> Quantized:
+    """Remove the pairs that ONNX Runtime's optimizations break; what they are goes into the notes."""
+    try:
+        feeds = _sample(model, data, seed)
+    except (DataError, ExecutorError):
+        return done
+    remarks = place_around(model, edit, feeds)
+    return dataclasses.replace(done, notes=[*done.notes, *remarks]) if remarks else done
+
+
+def _sample(model: Model, data: Iterable[Feeds] | None, seed: int) -> Feeds:
+    """One batch of the data, or of made-up inputs. Raises `DataError` if there is none."""
+    if data is None:
+        return made_up_feeds(model.ir, facts=model.facts, seed=seed)[0]
+    for batch in data:
+        return batch
+    raise DataError("there is no calibration data", hint="give at least one batch")
 
 
 def _verdict(
@@ -162,7 +182,7 @@ def _verdict(
     if target.compiled_by not in ("onnxruntime", "openvino"):
         return unmeasured(f"the runtime of {target.name} is not timed here")
     try:
-        feeds = made_up_feeds(model.ir, facts=model.facts, seed=seed)[0] if data is None else next(iter(data))
+        feeds = _sample(model, data, seed)
     except (DataError, ExecutorError) as error:
         return unmeasured(error.what)
     if target.compiled_by == "openvino":
