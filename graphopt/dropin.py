@@ -36,7 +36,7 @@ def quantize_static(
     nodes_to_quantize: Sequence[str] | None = None,
     nodes_to_exclude: Sequence[str] | None = None,
     use_external_data_format: bool = False,
-    calibrate_method: Any = "MinMax",
+    calibrate_method: Any = None,
     calibration_providers: Sequence[str] | None = None,
     extra_options: Mapping[str, Any] | None = None,
     calibration_cache_path: str | os.PathLike[str] | None = None,
@@ -48,8 +48,9 @@ def quantize_static(
 
     The arguments are those of `onnxruntime.quantization.quantize_static`. `model_input`: whatever `optimize` takes,
     paths and ModelProtos among it. `calibration_data_reader`: an object with `get_next()`, or any `data` that
-    `optimize` takes. None for `per_channel`, `reduce_range`, `activation_type` and `weight_type`: what is best on
-    `target`, a name as in `optimize` or this machine's processor (`auto`). Returns what `optimize` does.
+    `optimize` takes. None for `per_channel`, `reduce_range`, `activation_type`, `weight_type` and
+    `calibrate_method`: what is best on `target`, a name as in `optimize` or this machine's processor (`auto`).
+    Returns what `optimize` does.
 
     Raises `UsageError` for an argument that cannot be honoured, and what `optimize` raises.
     """

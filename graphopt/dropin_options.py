@@ -189,19 +189,20 @@ def _set_format(wanted: Wanted, quant_format: Any) -> None:
 
 
 def _set_method(wanted: Wanted, method: Any, extra: Mapping[str, Any]) -> None:
-    name = _name(method)
+    name = None if method is None else _name(method)
     if name == "distribution":
         raise UsageError("calibrate_method cannot be Distribution, which is for 8-bit floats",
                          hint="take MinMax, Entropy or Percentile")  # fmt: skip
-    if name not in _METHODS:
+    if name is not None and name not in _METHODS:
         raise UsageError(f"calibrate_method cannot be {method!r}", hint=nearest(name, _METHODS))
-    wanted.options["method"] = _METHODS[name]
+    if name is not None:
+        wanted.options["method"] = _METHODS[name]
     if name == "percentile":
         wanted.options["percentile"] = float(extra.get("CalibPercentile", _PERCENTILE))
     elif "CalibPercentile" in extra:
         raise UsageError("extra_options['CalibPercentile'] needs calibrate_method Percentile", hint="give both")
     if extra.get("CalibMovingAverage"):
-        if name != "minmax":
+        if name not in (None, "minmax"):
             raise UsageError("extra_options['CalibMovingAverage'] needs calibrate_method MinMax", hint="give both")
         wanted.options["method"] = "average"
 

@@ -108,6 +108,12 @@ def test_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_operators_that_read_and_write_integers(tmp_path: Path) -> None:
+    made = tmp_path / "int8.onnx"
+    quantize_static(CNN, made, Reader(), QuantFormat.QOperator)
+    assert operators(made)["QLinearConv"] == 9
+
+
 def test_dynamic(tmp_path: Path) -> None:
     made = tmp_path / "int8.onnx"
     result = quantize_dynamic(VIT, made, weight_type=QuantType.QInt8)
@@ -156,6 +162,8 @@ def test_names_that_no_node_has(tmp_path: Path) -> None:
         ({"op_types": ["MatMul", "Relu"]}, {"method": "minmax", "ops": ("Gemm", "MatMul")}),
         ({"extra": {"WeightSymmetric": True, "AddQDQPairToWeight": False}}, {"method": "minmax"}),
         ({"providers": ["CPUExecutionProvider"]}, {"method": "minmax"}),
+        ({"method": None}, {}),
+        ({"method": None, "extra": {"CalibMovingAverage": True}}, {"method": "average"}),
     ],
 )
 def test_what_is_asked_of_the_pass(given: dict[str, Any], expected: dict[str, Any]) -> None:
