@@ -157,7 +157,7 @@ class _Seen:
 
     def __init__(self, model: Model, watches: Sequence[Watch]) -> None:
         names = dict.fromkeys(w.name for w in watches)
-        inputs = {v.name for v in model.main.inputs}
+        inputs = {v.name for v in model.main.inputs if not v.is_initializer}
         main = inputs | {v.name for v in model.main.initializers}
         main |= {v.name for node in model.main.nodes for v in node.outputs}
         inner = [name for name in names if name not in main]

@@ -213,7 +213,8 @@ def _calibration(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Calib
 
 def _floats(model: Model) -> Iterator[Value]:
     for value in (*model.main.inputs, *(output for node in model.main.nodes for output in node.outputs)):
-        if value.name and value.dtype is not None and value.dtype.name == "FLOAT" and not value.is_const:
+        constant = value.is_const or value.is_initializer
+        if value.name and value.dtype is not None and value.dtype.name == "FLOAT" and not constant:
             yield value
 
 

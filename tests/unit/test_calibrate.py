@@ -208,3 +208,14 @@ def test_nothing_is_left_open_when_the_data_fails(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OSError, match="disk"):
         calibrate(model(), ["a"], failing())
     assert called == ["begin", "add", "go_on", "drop"]
+
+
+def test_an_input_with_a_default_is_taken_at_its_default() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,2] x, float[2] w = {1, -2}) => (float[N,2] y) { y = Mul(x, w) }'
+    )
+    if not proto.graph.initializer:
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, -2], np.float32), "w"))
+    m = Model(*read_model(proto.SerializeToString()))
+    found = calibrate(m, ["w", "y"], [{"x": np.ones((3, 2), np.float32)}])
+    assert (found.statistics["w"].minimum, found.statistics["y"].maximum) == (-2, 1)
