@@ -44,8 +44,8 @@ class Quant(Pass):
     does.
     `rest`: the precision of what is not quantized: `float32`, `float16` or `bfloat16` where that is enough, or what the
     target wants (`auto`).
-    `correct`: what is done to weights and biases against the loss (`cle|smooth|reparam|bias|clip|hqq|gptq`), `none`,
-    or `auto`.
+    `correct`: what is done to weights and biases against the loss, `none`, or `auto`: the equalizations
+    `cle|smooth|reparam`, `awq|clip|hqq|gptq` for the rounding of weights, `bias|empirical` for what is left of it.
     """
 
     name: ClassVar[str] = "quant"

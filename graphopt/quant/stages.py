@@ -11,6 +11,7 @@ import numpy as np
 
 from graphopt.quant.calibrate import Calibration, Watch, calibrate
 from graphopt.quant.choose import Choice, choose
+from graphopt.quant.correct.empirical import Empirical
 from graphopt.quant.correct.equalize import Equalizer
 from graphopt.quant.correct.migrate import Steps
 from graphopt.quant.correct.weights import WeightCorrections
@@ -90,6 +91,8 @@ class Static:
         if self._before_insert is not None:
             self._before_insert()
         declined, reasons = _declined(placement), _reasons(placement)
+        measured = self.corrections.measures and calibration is not None and self.data is not None
+        empirical = Empirical(placement.heavy, calibration) if measured and calibration is not None else None
         placed = insert(
             placement,
             ranges,
@@ -101,6 +104,10 @@ class Static:
             decline=self._decline,
         )
         self._restore()
+        if empirical is not None and self.data is not None:
+            run = functools.partial(calibrate, self.model, batches=self.data, budget=self.options.calib_mem)
+            empirical.correct(self.edit, run)
+            self.corrections.gains += empirical.gains
         self._flag(calibration)
         self.notes += [*self.corrections.notes, *in_integers(self.edit, self.target, self.options)]
         done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)

@@ -92,6 +92,33 @@ def test_bias_correction_takes_the_mean_error_away(name: str) -> None:
     assert after < 0.2 * before
 
 
+def mean_errors(name: str, *corrections: str) -> tuple[Quantized, float]:
+    """The summed squares of the mean errors of all output channels, on the data of the calibration."""
+    done, model = quantized(name, *corrections, method="percentile", percentile=97.0)
+    original, feeds = net(name)
+    off = outputs(model, feeds).astype(np.float64) - outputs(original, feeds)
+    axis = 1 if name in ("conv", "grouped") else off.ndim - 1
+    return done, float(np.square(off.mean(axis=tuple(i for i in range(off.ndim) if i != axis))).sum())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_measured_bias_correction_finds_what_clipping_does_to_means(name: str) -> None:
+    """Which the analytic one does not see: it knows of the weight's rounding only."""
+    _, before = mean_errors(name)
+    _, analytic = mean_errors(name, "bias")
+    done, after = mean_errors(name, "empirical")
+    (gain,) = done.gains
+    assert gain.name == "empirical" and gain.after > gain.before
+    if name in ("matmul", "gemm"):  # a Conv has a Q on its output, which is clipped after its bias
+        assert after < 0.02 * min(before, analytic)
+
+
+def test_measuring_needs_data() -> None:
+    model, _ = net("gemm")
+    done = quantize_graph(model, Editor(model), load_target("onnx"), QuantOptions(corrections=("empirical",)), None)
+    assert not done.gains and done.operators == 1
+
+
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("corrections", [("clip",), ("gptq",), ("hqq",), ("clip", "gptq", "bias")])
 def test_gains_are_recorded_and_never_negative(name: str, corrections: tuple[str, ...]) -> None:
@@ -128,7 +155,7 @@ def test_a_scale_for_the_whole_weight_is_corrected_as_far_as_possible(name: str)
 def test_unknown_corrections_are_told() -> None:
     with pytest.raises(UsageError) as e:
         quantized("matmul", "biass")
-    assert str(e.value) == "unknown correction 'biass'\n  did you mean 'bias'? Known: auto, awq, bias, cle, clip, gptq, hqq, reparam, smooth"
+    assert str(e.value) == "unknown correction 'biass'\n  did you mean 'bias'? Known: auto, awq, bias, cle, clip, empirical, gptq, hqq, reparam, smooth"
 
 
 def test_tap_shares_count_what_meets_the_input() -> None:

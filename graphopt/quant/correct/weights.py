@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from graphopt.quant.calibrate import Calibration
     from graphopt.quant.operands import Heavy
 
-__all__ = ["WEIGHT_CORRECTIONS", "WeightCorrections"]
+__all__ = ["WEIGHT_CORRECTIONS", "WeightCorrections", "channel_axis", "spread_channels"]
 
-WEIGHT_CORRECTIONS = (*ROUNDINGS, "bias")
+WEIGHT_CORRECTIONS = (*ROUNDINGS, "bias", "empirical")
 
 _LARGEST_GRAM = 4096  # channels: 128 MiB of second moments, and as many multiplications as a minute has
 
@@ -38,20 +38,23 @@ class WeightCorrections:
     def __init__(self, names: Sequence[str]) -> None:
         self._methods = tuple(m for m in ROUNDINGS if m in names)
         self._bias = "bias" in names
+        self.measures = "empirical" in names
         self._calibration: Calibration | None = None
         self.gains: list[Gain] = []
         self.notes: list[str] = []
 
     def watches(self, heavy: Sequence[Heavy]) -> list[Watch]:
         """What calibration has to keep of the inputs of weighted operators."""
-        if not self._bias and not {"clip", "gptq"} & set(self._methods):
+        if not (self._bias or self.measures or {"clip", "gptq"} & set(self._methods)):
             return []
         found = []
         for h in heavy:
-            axis = _axis(h)
+            axis = channel_axis(h)
             if axis is not None:
                 gram = "gptq" in self._methods and _is_matrix(h) and _width(h) <= _LARGEST_GRAM
                 found.append(Watch(h.x.name, gram=axis) if gram else Watch(h.x.name, channels=axis))
+                if self.measures and h.bias is not None:
+                    found.append(Watch(h.output.name, channels=1 if h.node.op == "Conv" else -1))
         return list(dict.fromkeys(found))
 
     def use(self, calibration: Calibration) -> None:
@@ -75,7 +78,7 @@ class WeightCorrections:
         statistics = self._channels(heavy)
         if not self._bias or statistics is None or heavy.axis is None:
             return values
-        means, variances = (self._spread(heavy, weight, v) for v in statistics)
+        means, variances = (spread_channels(heavy, weight.shape, v) for v in statistics)
         off = to_rows(dequantize(done.integers, done.params, heavy.axis) - weight, heavy.axis, 0).values
         shift = mean_error(off, means)
         noise = float((off.astype(np.float64) ** 2 * variances).sum())
@@ -92,17 +95,17 @@ class WeightCorrections:
         assert self._calibration is not None
         means, variances = statistics
         centered = self._bias and heavy.bias is not None
-        key = (heavy.x.name, _axis(heavy) or 0)
+        key = (heavy.x.name, channel_axis(heavy) or 0)
         gram = self._calibration.products.get(key)
         if gram is not None and _is_matrix(heavy):
             gram = gram / max(int(self._calibration.along[key].count.max()), 1)
             return Moments(gram=gram - np.outer(means, means) if centered else gram)
         squares = variances if centered else variances + means**2
-        return Moments(squares=self._spread(heavy, weight, squares))
+        return Moments(squares=spread_channels(heavy, weight.shape, squares))
 
     def _channels(self, heavy: Heavy) -> tuple[Array, Array] | None:
         """Means and variances of the input's channels, [C], if calibration kept them."""
-        axis = _axis(heavy)
+        axis = channel_axis(heavy)
         if self._calibration is None or axis is None:
             return None
         found = self._calibration.along.get((heavy.x.name, axis))
@@ -111,15 +114,16 @@ class WeightCorrections:
         means = found.mean
         return means, np.maximum(found.squares / found.count - means**2, 0.0)
 
-    def _spread(self, heavy: Heavy, weight: Array, values: Array) -> Array:
-        """Values of input channels [C] for each weight: [K], or [N, K] for a Conv."""
-        if heavy.node.op != "Conv":
-            return values
-        node = heavy.node
-        return conv_means(values, int(node.attr("group", 1)), weight.shape[0], _shares(node, heavy, weight.shape[2:]))
+
+def spread_channels(heavy: Heavy, shape: tuple[int, ...], values: Array) -> Array:
+    """Values of input channels [C] for each weight of a weight of that shape: [K], or [N, K] for a Conv."""
+    if heavy.node.op != "Conv":
+        return values
+    node = heavy.node
+    return conv_means(values, int(node.attr("group", 1)), shape[0], _shares(node, heavy, shape[2:]))
 
 
-def _axis(heavy: Heavy) -> int | None:
+def channel_axis(heavy: Heavy) -> int | None:
     """The axis of the input that is summed over; None where there is no weight or it is no matrix."""
     weight = heavy.weight
     if weight is None:
