@@ -26,6 +26,7 @@ from graphopt.quant.ranges import Range, range_of
 from graphopt.quant.retarget import Kept, Retarget
 from graphopt.quant.store import obtain
 from graphopt.quant.types import qtype
+from graphopt.quant.unfit import stand_ins, unfit
 from graphopt.runtime.executor import ExecutorError
 from graphopt.targets.cpu import multiplies_bytes_exactly
 from graphopt.verify.feeds import synthesize
@@ -79,6 +80,7 @@ class Static:
         self.notes: list[str] = []
         self.gains: Sequence[Gain] = ()
         self.choice = Choice()
+        self._unfit: Mapping[Node, str] = {}
         self._known, self._before_insert = calibration, before_insert
 
     def run(self) -> Quantized:
@@ -122,18 +124,19 @@ class Static:
     def _place(self) -> Plan:
         """The plan for the target, in an opset that it can be carried out in."""
         if self.scales is not None:
-            placement = self.scales.plan(lambda leave: self._plan(leave=leave), calibrates=self.data is not None)
+            placement = self.scales.plan(self._plan, calibrates=self.data is not None)
         else:
             needed = _opset_needed(self.model, self.table, self.options)
             lifted = lift_opset(self.model, self.edit, self.target, needed, decline=self._decline)
             self.notes += [lifted] if lifted else []
             if self.options.kind == "auto":
                 self.choice = choose(self.model, self.edit, self.target, self.options, data=self.data is not None)
-            placement = self._plan(leave=self.choice.left)
+            placement = self._plan()
         self.notes += placement.notes
         return placement
 
-    def _plan(self, **more: Any) -> Plan:
+    def _plan(self, leave: Mapping[Node, str | None] | None = None) -> Plan:
+        """The plan for the model as it is; `leave` as `plan` takes it, by default what was found to be left out."""
         options = self.options
         return plan(
             self.model,
@@ -141,7 +144,7 @@ class Static:
             options.selection,
             per_channel=options.per_channel,
             protects=self.edit.protects,
-            **more,
+            leave={**self.choice.left, **self._unfit} if leave is None else leave,
         )
 
     def _calibrate(self, placement: Plan) -> tuple[Plan, dict[Value, Range], Calibration | None]:
@@ -164,7 +167,7 @@ class Static:
             budget=self.options.calib_mem,
             progress=teller(self._progress, "calibration"),
         )
-        again = not stored or self.data is not None  # what is changed has to be watched once more
+        again = path is None  # what is changed has to be watched once more, and a file is for the model as it is
         equal = Equalizer(
             self.model,
             [h.node for h in placement.heavy],
@@ -176,10 +179,15 @@ class Static:
         if calibration is None or not calibration.has(watches):
             calibration = obtain(self.model, watches, self.data, path, run)
             self.notes += [f"ranges from {path}"] if stored else []
+        self._unfit = unfit(placement, calibration.statistics) if self.scales is None else {}
+        if self._unfit:
+            before, placement = placement, self._plan()
+            calibration = calibration.updated(stand_ins(before, placement, calibration))
+            unknown = placement.calibrated
         equal.apply(self.edit, calibration, _steps(self.table, self.options, self.bits), self._decline)
         self.gains = equal.gains
         if equal.changed:
-            placement = self._plan(leave=self.choice.left)
+            placement = self._plan()
             unknown = placement.calibrated
             fresh = [watch for watch in self._watches(placement, unknown) if watch.name in equal.changed]
             calibration = calibration.updated(run(fresh)) if fresh else calibration

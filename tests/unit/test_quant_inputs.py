@@ -72,7 +72,7 @@ def _snr(before: onnx.ModelProto, after: onnx.ModelProto, feeds: dict[str, Array
         with np.errstate(invalid="ignore"):
             noise = float(np.square(want.astype(np.float64) - have).sum())
         found.append(10 * np.log10(float(np.square(want.astype(np.float64)).sum()) / noise) if noise else np.inf)
-    return min(found)
+    return min(found, default=np.inf)
 
 
 GEMM = "g (float[N,16] x) => (float[N,8] y) { y = Gemm(x, w, b) }"
@@ -117,10 +117,13 @@ def test_a_model_with_nothing_to_quantize_keeps_its_opset() -> None:
     assert done.model.opset_import[0].version == 11 and done.noted("both operands are activations")
 
 
-def quantized(proto: onnx.ModelProto, target: str = "onnx") -> tuple[graphopt.Model, Quantized, list[str]]:
+def quantized(
+    proto: onnx.ModelProto, target: str = "onnx", **feeds: Array
+) -> tuple[graphopt.Model, Quantized, list[str]]:
     found, told = graphopt.load(proto), []
+    data = [feeds] if feeds else None
     done = quantize_graph(
-        found, Editor(found), load_target(target), QuantOptions(), None, decline=lambda *what: told.append(what[2])
+        found, Editor(found), load_target(target), QuantOptions(), data, decline=lambda *what: told.append(what[2])
     )
     return found, done, told
 
@@ -157,3 +160,187 @@ def test_no_conversion_to_what_the_target_does_not_take() -> None:
     told: list[str] = []
     assert lift.lift_opset(found, Editor(found), target, 13, decline=lambda *what: told.append(what[2])) is None
     assert told == ["opset 11 stays, though 13 is better: the target does not take opset 13"]
+
+
+INTEGERS = """g (int64[N,4] i, bool[N,4] m) => (float[N,8] y) {
+    e = Gather(t, i)  k = Cast<to=1>(m)  a = Constant<value_ints=[2]>()  u = Unsqueeze(k, a)  z = Mul(e, u)
+    h = ReduceMean<axes=[1],keepdims=0>(z)  y = Gemm(h, w, b) }"""
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_integer_and_boolean_inputs(target: str) -> None:
+    done = Outcome(model(INTEGERS, t=floats(100, 16), w=floats(16, 8), b=floats(8)), target)
+    assert done.integer == 1 and done.snr > 30
+
+
+def test_a_product_of_integers_stays_one() -> None:
+    text = "g (int32[N,16] i) => (int32[N,8] y) { y = MatMul(i, w) }"
+    done = Outcome(model(text, w=np.arange(128, dtype=np.int32).reshape(16, 8)), "ort-cpu")
+    assert done.integer == 0 and done.noted("its input is int32, and static int8 starts from float32")
+
+
+OUTPUTS = {
+    "several, one of them boolean": (
+        "g (float[N,16] x) => (float[N,8] y, bool[N,8] z, float[N,8] r) "
+        "{ y = Gemm(x, w, b) r = Relu(y) s = Sub(x, x) k = ReduceSum(s) z = Less(y, k) }"
+    ),
+    "a constant": "g (float[N,16] x) => (float[N,8] y, float[2] k) { y = Gemm(x, w, b) k = Constant<value_floats=[1., 2.]>() }",
+    "of constants": "g (float[N,16] x) => (float[N,8] y, float[8,8] k) { y = Gemm(x, w, b) k = Gemm<transA=1>(w, w, b) }",
+    "an input": "g (float[N,16] x) => (float[N,8] y, float[N,16] x) { y = Gemm(x, w, b) }",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_of_every_kind(name: str, target: str) -> None:
+    done = Outcome(model(OUTPUTS[name], w=floats(16, 8), b=floats(8)), target, x=floats(9, 16))
+    assert done.integer == 1 and done.snr > 30
+
+
+def test_a_weight_that_is_an_output_stays_there() -> None:
+    proto = model(GEMM, w=floats(16, 8), b=floats(8))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [16, 8]))
+    done = Outcome(proto, "ort-cpu")
+    assert done.integer == 1 and done.snr > 30
+
+
+def one(value: float) -> Array:
+    """Ones, but for one channel."""
+    found = np.ones(16, np.float32)
+    found[3] = value
+    return found
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("factor", "weight", "reason"),
+    [
+        pytest.param(np.zeros(16, np.float32), 1.0, None, id="all zero"),
+        pytest.param(np.full(16, 1e12, np.float32), 1.0, None, id="all huge"),
+        pytest.param(one(1e30), 1.0, "many of its elements would be less", id="a mark"),
+        pytest.param(np.full(16, 1e20, np.float32), 1e17, "leave float32", id="products beyond float32"),
+    ],
+)
+def test_activations_of_every_range(factor: Array, weight: float, reason: str | None, target: str) -> None:
+    proto = model(GEMM, w=floats(16, 8, scale=weight), b=floats(8))
+    with np.errstate(over="ignore", invalid="ignore"):
+        done = Outcome(proto, target, x=floats(9, 16) * factor)
+    assert done.integer == (reason is None)
+    if reason is None:
+        assert done.snr > 30
+    else:
+        assert done.noted(reason)
+
+
+def test_infinities_that_arise_inside() -> None:
+    text = "g (float[N,16] x) => (float[N,8] y) { h = Exp(x) y = Gemm(h, w, b) }"
+    found, done, _ = quantized(model(text, w=floats(16, 8), b=floats(8)), x=floats(9, 16) * one(1e3))
+    assert done.operators == 0 and "held infinities" in done.declined[0][2]
+    assert [n.op for n in found.main.nodes] == ["Exp", "Gemm"]
+
+
+def test_what_surrounds_an_operator_that_cannot_be_quantized_still_is() -> None:
+    text = """g (float[N,16] x) => (float[N,8] y) {
+        c = Clip(x, lo, hi)  a = Gemm(c, v, p)  r = Reshape(a, s)  h = Tanh(r)  d = Gemm(x, w, b)  e = Gemm(h, w, b)
+        y = Add(d, e) }"""
+    weights = {"v": floats(16, 16), "p": floats(16), "w": floats(16, 8), "b": floats(8)}
+    bounds = {"lo": np.float32(-4), "hi": np.float32(4), "s": np.array([-1, 16])}
+    done = Outcome(model(text, **weights, **bounds), "ort-cpu", x=floats(9, 16) * one(1e30))
+    assert done.integer == 2 and done.noted("reaches")
+
+
+WEIGHTS = {
+    "a channel of zeros": (lambda w: w * (np.arange(8) != 3), 1.0),
+    "zeros": (lambda w: w * 0, 1.0),
+    "zeros and a large bias": (lambda w: w * (np.arange(8) != 3), 1e6),
+    "huge": (lambda w: w * 1e25, 1.0),
+    "tiny": (lambda w: w * 1e-30, 1.0),
+    "subnormal": (lambda w: w * 1e-38 * 1e-3, 1.0),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_of_every_range(name: str, target: str) -> None:
+    change, bias = WEIGHTS[name]
+    weight = np.asarray(change(floats(16, 8).astype(np.float64))).astype(np.float32)
+    done = Outcome(model(GEMM, w=weight, b=floats(8) * np.float32(bias)), target)
+    assert done.integer == 1 and done.snr > 30
+
+
+@pytest.mark.parametrize(("name", "index", "words"), [("w", 0, "its weight holds NaN or Inf"), ("b", 1, "third input")])
+def test_constants_that_are_not_finite(name: str, index: int, words: str) -> None:
+    weights = {"w": floats(16, 8), "b": floats(8)}
+    weights[name].flat[index] = np.inf
+    found, done, _ = quantized(model(GEMM, **weights), "ort-cpu")
+    assert done.operators == 0 and words in done.declined[0][2]
+    assert [n.op for n in found.main.nodes] == ["Gemm"]
+
+
+SHARED = {
+    "an embedding and the product with it": (
+        "g (int64[N] i) => (float[N,50] y) { e = Gather(t, i) y = Gemm<transB=1>(e, t) }", {"t": floats(50, 16)}, 1,
+    ),
+    "an embedding that is turned": (
+        "g (int64[N,4] i) => (float[N,4,50] y) { e = Gather(t, i) h = MatMul(e, w) q = Tanh(h) "
+        "u = Transpose<perm=[1,0]>(t) y = MatMul(q, u) }", {"t": floats(50, 16), "w": floats(16, 16)}, 2,
+    ),
+    "both ways round": (
+        "g (float[N,16] x) => (float[N,16] y) { h = Gemm(x, w, b) q = Tanh(h) y = Gemm<transB=1>(q, w, b) }",
+        {"w": floats(16, 16), "b": floats(16)}, 2,
+    ),
+    "two convolutions": (
+        "g (float[1,4,6,6] x) => (float[1,4,4,4] y) { h = Conv<pads=[1,1,1,1]>(x, w) q = Sigmoid(h) y = Conv(q, w) }",
+        {"w": floats(4, 4, 3, 3)}, 2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", SHARED)
+def test_weights_that_are_shared(name: str, target: str) -> None:
+    text, weights, operators = SHARED[name]
+    done = Outcome(model(text, **weights), target)
+    assert done.integer == operators and done.snr > 28
+
+
+def test_inputs_with_a_default_stay_with_the_caller() -> None:
+    text = "g (float[N,16] x, float[{}] {}) => (float[N,8] y) {{ y = Gemm(x, w, b) }}"
+    for name, size, words in (("w", "16,8", "its weight is also an input"), ("b", "8", "third input")):
+        proto = model(text.format(size, name), w=floats(16, 8), b=floats(8))
+        done = Outcome(proto, "ort-cpu", x=floats(9, 16))
+        assert done.integer == 0 and done.noted(words)
+
+
+@pytest.mark.parametrize("kind", ["value", "initializer"])
+def test_names_that_are_there_twice_are_refused_by_name(kind: str) -> None:
+    proto = model(GEMM, w=floats(16, 8), b=floats(8))
+    if kind == "value":
+        proto.graph.node.add(op_type="Relu", input=["x"], output=["y"])
+    else:
+        proto.graph.initializer.append(numpy_helper.from_array(floats(8) + 1, "b"))
+    with pytest.raises(graphopt.ModelError, match=r"'y' is defined twice|two initializers are named 'b'"):
+        graphopt.optimize(proto, "fuse,quant", target="ort-cpu")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "double"])
+def test_other_floats_stay_with_a_reason(dtype: str) -> None:
+    kind = np.dtype(np.float64 if dtype == "double" else dtype)
+    text = GEMM.replace("float[", f"{dtype}[")
+    done = Outcome(model(text, w=floats(16, 8).astype(kind), b=floats(8).astype(kind)), "ort-cpu")
+    assert done.integer == 0 and done.noted("static int8 starts from float32")
+
+
+def test_rows_that_are_not_there() -> None:
+    text = "g (float[0,16] x) => (float[0,8] y) { y = Gemm(x, w, b) }"
+    found, done, _ = quantized(model(text, w=floats(16, 8), b=floats(8)), "ort-cpu")
+    assert done.operators == 1 and found.opset() == 17
+    assert "no finite element" in done.calibration.warnings[0]
+
+
+def test_a_quantized_model_is_not_quantized_again() -> None:
+    first = Outcome(classifier(13), "ort-cpu")
+    again = Outcome(first.model, "ort-cpu")
+    assert again.noted("quantized") and [n.op_type for n in again.model.graph.node] == [
+        n.op_type for n in first.model.graph.node
+    ]

@@ -109,7 +109,7 @@ class WeightCorrections:
         if self._calibration is None or axis is None:
             return None
         found = self._calibration.along.get((heavy.x.name, axis))
-        if found is None or not found.count.all():
+        if found is None or not found.count.size or not found.count.all():
             return None
         means = found.mean
         return means, np.maximum(found.squares / found.count - means**2, 0.0)
