@@ -126,15 +126,17 @@ def _why_not_const(w: Value, node: Node) -> str:
 def _pair(node: Node, rule: Weighted, x: Value, other: Value) -> Heavy | str:
     if any(v.dtype is None or v.dtype.name != _FLOAT for v in (x, other)):
         return "its operands are not float32"
-    length = _length(x)
-    if length is not None and length < rule.pair_min_k:
-        return f"both operands are activations, and sums of {length} products are too short for integers to pay"
+    k, n = _last(x), _last(other)
+    if k is not None and k < rule.pair_min_k:
+        return f"both operands are activations, and sums of {k} products are too short for integers to pay"
+    if rule.pair_max and max(k or 0, n or 0) > rule.pair_max:
+        return f"both operands are activations, and with {max(k or 0, n or 0)} positions integers do not pay"
     return Heavy(node, rule, x, None, other, None, np.zeros(0, np.float32), None, node.outputs[0])
 
 
-def _length(x: Value) -> int | None:
-    """How many products the last axis of the left operand sums up, if that is known."""
-    size = x.shape[-1] if x.shape else None
+def _last(value: Value) -> int | None:
+    """The size of the last axis, if it is known."""
+    size = value.shape[-1] if value.shape else None
     return size if isinstance(size, int) else None
 
 

@@ -30,7 +30,7 @@ __all__ = ["AROUND", "place_around"]
 AROUND = "quant.around"
 
 _MOST = 8  # pairs that are taken out before giving up
-_NEAR = 1e-3  # noise by signal, 30 dB: integer kernels and their meaning in floats differ by less
+_NEAR = 1e-3  # noise by signal: closer than this, nothing is wrong
 _FACTOR = 4.0  # how much more noise than the rounding itself is no rounding any more
 
 Arrays = dict[str, np.ndarray[Any, Any]]

@@ -38,7 +38,8 @@ class Weighted:
     operators that, as the only reader, make the runtime fall back to float unless the output is quantized all the same
     (behind them if the Q makes them redundant, else directly). `bias_add`: whether a bias may be a separate Add.
     `pairs`: the second operand may be an activation; its type is `pair_dtype`, and it
-    has at least `pair_min_k` rows, if that is known. `min_k`, `min_n`: weights with fewer
+    has at least `pair_min_k` rows, and no more than `pair_max` rows or columns (0: any number), as far as is known.
+    `min_k`, `min_n`: weights with fewer
     rows or columns stay float, and so do products with fewer than `min_m` rows. `per_channel`: False for one scale per
     weight. Of the following, 0 is no limit. `spatial`: only with that many spatial axes. `min_channels`: fewer input
     or output channels stay float, with the exceptions that the placement's style makes. `max_length`: attention over
@@ -53,6 +54,7 @@ class Weighted:
     pairs: bool = False
     pair_dtype: str = "int8"
     pair_min_k: int = 1
+    pair_max: int = 0
     min_k: int = 1
     min_n: int = 1
     min_m: int = 1

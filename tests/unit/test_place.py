@@ -449,6 +449,30 @@ def test_short_sums_are_no_work_for_integers() -> None:
     assert not plan(m, ORT).pairs
 
 
+@pytest.mark.parametrize(("shapes", "quantized"), [("256,64 64,256", True), ("257,64 64,257", False), ("9,300 300,64", False)])
+def test_long_sequences_do_not_pay(shapes: str, quantized: bool) -> None:
+    x, z = shapes.split()
+    m = model(["y = MatMul(x, z)"], inputs={"x": f"2,{x}", "z": f"2,{z}"}, outputs=["y"], weights={})
+    assert bool(plan(m, ORT).pairs) is quantized
+
+
+@pytest.mark.parametrize("last", ["Softmax", "Sigmoid"])
+def test_what_a_model_ends_with_stays_float(last: str) -> None:
+    m = model([CONV, "g = GlobalAveragePool(c)", f"y = {last}(g)"], inputs={"x": IMAGE}, outputs=["y"], weights=W)
+    assert "y" not in {value for value, _ in shown(plan(m, ORT))}
+    m = model(["a = Gemm(x, w, b)", f"y = {last}(a)"], inputs={"x": "4,8"}, outputs=["y"], weights={"w": (8, 8), "b": (8,)})
+    assert shown(plan(m, ORT)) == {("x", "a")}
+
+
+def test_a_vector_of_weights_between_heavy_operators_stays_float() -> None:
+    """Only what heavy operators want is rounded: a Mul of two floats, a Sub and a normalization are not."""
+    m = model(
+        ["a = MatMul(x, w)", "m = Mul(a, a)", "s = Sub(m, x)", "n = LayerNormalization(s, g)", "y = MatMul(n, w)"],
+        inputs={"x": "2,4,16"}, outputs=["y"], weights={"w": (16, 16), "g": (16,)},
+    )  # fmt: skip
+    assert shown(plan(m, ORT)) == {("x", "a"), ("n", "y")}
+
+
 def test_on_arm_data_is_signed_and_a_relu_ends_at_its_lowest_integer() -> None:
     m = model([CONV, "r = Relu(c)", "y = Conv(r, w, b)"], inputs={"x": IMAGE}, outputs=["y"], weights=W)
     found, snr = applied(m, load_target("ort-arm").require_quant())
