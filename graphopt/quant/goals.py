@@ -73,8 +73,8 @@ def quantize_to_goals(
         if done.budget is not None:  # layers were equalized for nothing
             _take_back(model, edit, before)
         return done
-    if not goals.timed:
-        return done
+    if not goals.timed or (options.kind == "weights" and goals.min_speedup is None):
+        return done  # weights are stored so for their size
     show("verdict", 0, None)
     verdict = _verdict(model, before, edit, target, data, goals, seed)
     if verdict.kept == "float":

@@ -123,5 +123,7 @@ def deselected(node: Node, selection: QuantSelection, found: Sequence[Node]) -> 
     reason = selection.objection(node)
     if reason is not None:
         return reason
+    if any(v.name in selection.floats for v in node.outputs):
+        return "it would cost too much accuracy"
     ends = not selection.ends and node in (found[0], found[-1])
     return "the first and the last layer were to stay float" if ends else None

@@ -316,6 +316,19 @@ def test_the_pass_takes_the_options() -> None:
     assert "DynamicQuantizeLinear" in {n.op_type for n in onnx.load_from_string(dynamic.model.SerializeToString()).graph.node}
 
 
+def test_weights_alone_are_for_the_size_so_they_need_not_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slower(*_: object, **__: object) -> object:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr("graphopt.quant.goals.judge", slower)
+    source = proto(LINEAR, "y = MatMul(x, w)", **W)
+    done = graphopt.optimize(source, "quant{kind=weights}", target="ort-cpu", verify=False)
+    assert [n.op_type for n in done.model.graph.node] == ["MatMulNBits"]
+    for options in ({"passes": "quant{kind=dynamic}"}, {"passes": "quant{kind=weights}", "min_speedup": 1.1}):
+        with pytest.raises(AssertionError, match="timed"):
+            graphopt.optimize(source, **options, target="ort-cpu", verify=False)  # type: ignore[arg-type]
+
+
 def test_a_model_without_products_stays_as_it_is() -> None:
     source = proto("(float[4] x) => (float[4] y)", "y = Relu(x)")
     m, done = quantized(source, "ort-cpu", kind="dynamic")
