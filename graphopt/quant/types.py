@@ -128,11 +128,10 @@ def quantize(array: Array, params: QuantParams, axis: int | None = None, block: 
 def dequantize(stored: Array, params: QuantParams, axis: int | None = None, block: int = 0) -> Array:
     """DequantizeLinear: the float32 elements that integers (or float8) stand for. Arguments as in `quantize`."""
     kind = params.kind
-    if kind.is_float:
-        real = stored.astype(np.float32)
-    else:
-        zero_point = spread(params.zero_point.astype(np.int64), stored.shape, axis, block)
-        real = np.asarray(stored.astype(np.int64) - zero_point).astype(np.float32)
+    wide = np.float32 if kind.is_float or kind.bits <= 16 else np.int64  # float32 holds the difference of 16 bits
+    real = stored.astype(wide)
+    if not kind.is_float:
+        real = np.asarray(real - spread(params.zero_point.astype(wide), stored.shape, axis, block)).astype(np.float32)
     return np.asarray(real * spread(params.scale, stored.shape, axis, block))
 
 

@@ -17,7 +17,7 @@ from graphopt.quant.correct.gptq import SingularGram, gptq
 from graphopt.quant.correct.hqq import hqq_grid
 from graphopt.quant.correct.rows import Grid, Rows, params_of, steps, to_rows
 from graphopt.quant.expected import decibels
-from graphopt.quant.types import QuantParams, qtype
+from graphopt.quant.types import QuantParams, qtype, quantize
 
 __all__ = ["ROUNDINGS", "Moments", "Rounded", "best_rounding", "round_weight"]
 
@@ -49,7 +49,7 @@ class Moments:
             wide = rows.astype(np.float64)
             return np.asarray(np.maximum(np.einsum("nk,nk->n", wide @ self.gram, wide), 0.0))
         weights = np.ones(rows.shape[1]) if self.squares is None else self.squares
-        return np.asarray((rows.astype(np.float64) ** 2 * weights).sum(axis=1))
+        return np.asarray(np.einsum("nk,nk,nk->n", rows, rows, np.broadcast_to(weights, rows.shape), dtype=np.float64))
 
     @property
     def diagonal(self) -> Array | None:
@@ -118,6 +118,9 @@ def best_rounding(
         rows, lambda f: steps(rows, kind, symmetric=symmetric, bits=bits, factor=f, least=floor), known, floor
     )
     grid = make.grid(1.0)
+    if not methods:
+        params = params_of(rows, grid)
+        return Rounded(quantize(weight, params, axis, block), params)
     integers = grid.integers(rows.values)
     error, gains, notes = make.error(integers, grid), [], []
     power = known.power(rows.values)

@@ -60,7 +60,7 @@ def to_rows(weight: Array, axis: int | None, block: int) -> Rows:
         values = np.moveaxis(weight, axis, -1).reshape(-1, weight.shape[axis])
     else:
         values = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-    return Rows(np.ascontiguousarray(values, np.float32), weight.shape, axis, block)
+    return Rows(np.asarray(values, np.float32), weight.shape, axis, block)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +119,12 @@ def steps(
     high = kind.high if bits is None else float(2 ** (bits - 1) - 1)
     low = kind.low if kind.bits < 8 or not symmetric else -high
     values, group = rows.values, rows.group
-    starts = np.arange(0, values.shape[1], group)
-    top = np.maximum(np.maximum.reduceat(values, starts, axis=1), 0.0).astype(np.float64)
-    bottom = np.minimum(np.minimum.reduceat(values, starts, axis=1), 0.0).astype(np.float64)
+    if group == values.shape[1]:  # the same, and fast where rows do not lie in one piece
+        top, bottom = values.max(axis=1, keepdims=True), values.min(axis=1, keepdims=True)
+    else:
+        starts = np.arange(0, values.shape[1], group)
+        top, bottom = np.maximum.reduceat(values, starts, axis=1), np.minimum.reduceat(values, starts, axis=1)
+    top, bottom = np.maximum(top, 0.0).astype(np.float64), np.minimum(bottom, 0.0).astype(np.float64)
     flat = symmetric or kind.is_float
     scale = np.maximum(top, -bottom) / high if flat else (top - bottom) / (high - low)
     used = scale[scale > 0.0]

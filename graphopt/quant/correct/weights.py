@@ -81,7 +81,7 @@ class WeightCorrections:
         means, variances = (spread_channels(heavy, weight.shape, v) for v in statistics)
         off = to_rows(dequantize(done.integers, done.params, heavy.axis) - weight, heavy.axis, 0).values
         shift = mean_error(off, means)
-        noise = float((off.astype(np.float64) ** 2 * variances).sum())
+        noise = Moments(squares=variances).power(off) * len(off)
         power = Moments(squares=variances).power(to_rows(weight, heavy.axis, 0).values) * len(off)
         before = decibels(noise + float(shift @ shift), power)
         self.gains.append(Gain("bias", heavy.node.name, before, decibels(noise, power)))
