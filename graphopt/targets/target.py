@@ -148,8 +148,9 @@ def _loaded(path: Path) -> dict[str, Any]:
     if base not in known:
         raise UsageError(f"extends cannot be {base!r}", where=where, hint=nearest(str(base), known))
     under = _loaded(_FOLDER / f"{base}.toml")
-    if "measured" in under:
-        under["measured"] = os.fspath(_FOLDER / under["measured"])
+    for table in (under, under.get("kinds", {})):  # files that lie beside the target that names them
+        if "measured" in table:
+            table["measured"] = os.fspath(_FOLDER / table["measured"])
     return _merged(under, data)
 
 

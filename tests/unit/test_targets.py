@@ -127,6 +127,7 @@ def test_a_target_that_extends_another_says_only_what_differs(tmp_path: Path) ->
     ort, arm, old = (load_target(name) for name in ("ort-cpu", "ort-arm", "ort-avx2"))
     assert arm.require_quant() == replace(ort.require_quant(), activation="int8", reduce_range=False)
     assert old.require_quant() == replace(ort.require_quant(), reduce_range=True)
+    assert old.kinds.figures == ort.kinds.figures
     assert old.measured == ort.measured and old.compiled_by == "onnxruntime" and old.notes != ort.notes
     mine = write(tmp_path, 'extends = "ort-cpu"\nname = "mine"\ntitle = "t"\n[quant.weighted.Conv]\nmin_k = 3\n')
     found = load_target(mine).require_quant()
