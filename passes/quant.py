@@ -139,7 +139,11 @@ class Quant(Pass):
         """The precision of what is not quantized."""
         if self.rest != "auto":
             return self.rest
-        return ctx.target.require_quant().rest if self.kind == "static" else "float32"
+        rest = ctx.target.require_quant().rest if self.kind == "static" else "float32"
+        if rest != "float32" and any(ctx.model.main.find("QuantizeLinear", "DequantizeLinear")):
+            ctx.note(f"the rest stays as it is: what {rest} is enough for is found in a float model, and this is none")
+            return "float32"
+        return rest
 
 
 def _note_rest(ctx: Context, done: Halved, dtype: str) -> None:

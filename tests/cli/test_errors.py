@@ -10,7 +10,7 @@ import pytest
 from graphopt.cli import main as cli_main
 from graphopt.errors import RuleError, nearest
 
-KNOWN_PASSES = "cleanup, contrib, fold, fuse, half, inline, layout, onnxscript, onnxsim, opset, ort, quant, simplify"
+KNOWN_PASSES = "cleanup, contrib, dequant, fold, fuse, half, inline, layout, onnxscript, onnxsim, opset, ort, quant, simplify"
 
 
 def error(text: str) -> str:

@@ -18,6 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 import graphopt
 from graphopt import DataError, UsageError, quantize_dynamic, quantize_static
 from graphopt.dropin_options import dynamic_options, static_options
+from graphopt.quant.saturation import EXACT, neighbours
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 CNN = FIXTURES / "models" / "residual_cnn.onnx"
@@ -86,7 +87,7 @@ def test_a_model_in_memory_and_the_enumerations(tmp_path: Path) -> None:
         assert part in item.spelling
     arrays = [onnx.numpy_helper.to_array(t) for t in onnx.load(made).graph.initializer]
     weights = [a for a in arrays if a.dtype == np.int8 and a.ndim == 4]
-    assert len(weights) == 9 and max(np.abs(w).max() for w in weights) <= 63
+    assert len(weights) == 9 and all(neighbours(w.astype(np.float32), "Conv", 0).max() <= EXACT for w in weights)
 
 
 def test_nodes_by_their_names_in_the_file_also_where_they_are_fused(tmp_path: Path) -> None:

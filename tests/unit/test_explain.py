@@ -490,7 +490,7 @@ def test_domains_of_the_target() -> None:
         "the target does not take operators of 'com.microsoft'"
     )
     assert obstacles(quick, model(text), load_target("onnx")) == [
-        "the target onnx does not take operators of com.microsoft: ort-cpu or ort-cuda does"
+        "the target onnx does not take operators of com.microsoft: ort-arm, ort-avx2, ort-cpu or ort-cuda does"
     ]
     assert obstacles(quick, model(text), load_target("ort-cpu")) == []
 

@@ -253,9 +253,11 @@ def test_scales_that_make_no_sense_are_not_understood() -> None:
         assert stripped(found)[0].pairs == 0
 
 
-def quantized(target: str = "ort-cpu", existing: str = "keep", source: Any = None) -> graphopt.Result:
+def quantized(
+    target: str = "ort-cpu", existing: str = "keep", source: Any = None, rest: str = "auto"
+) -> graphopt.Result:
     given = FIXTURES / "models" / "residual_cnn.onnx" if source is None else source
-    item = Quant(existing=existing)  # type: ignore[arg-type]
+    item = Quant(existing=existing, rest=rest)  # type: ignore[arg-type]
     return graphopt.optimize(given, [item], target=target, data=DATA, as_="proto")
 
 
@@ -271,8 +273,9 @@ def test_an_int8_model_given_to_quant_again_is_kept_as_it_is() -> None:
 
 
 def test_begun_anew_it_gets_the_scales_of_the_target() -> None:
-    anew = quantized("tensorrt-rtx", "strip", quantized().model).model
-    direct = quantized("tensorrt-rtx").model
+    result = quantized("tensorrt-rtx", "strip", quantized().model)
+    assert any("the rest stays as it is" in note for item in result.report.passes for note in item.notes)
+    anew, direct = result.model, quantized("tensorrt-rtx", rest="float32").model
     assert Counter(n.op_type for n in anew.graph.node) == Counter(n.op_type for n in direct.graph.node)
 
 

@@ -25,7 +25,7 @@ NET = FIXTURES / "models" / "residual_cnn.onnx"
 
 
 def quantized(source: Any, target: str, existing: str = "keep", data: Any = DATA) -> graphopt.Result:
-    item = Quant(existing=existing)  # type: ignore[arg-type]
+    item = Quant(existing=existing, rest="float32")  # type: ignore[arg-type]
     return graphopt.optimize(source, [item], target=target, data=data, as_="proto")
 
 

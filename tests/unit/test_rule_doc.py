@@ -141,8 +141,8 @@ def test_domains_decide_on_targets() -> None:
         return Domain("com.microsoft").QuickGelu(x, alpha=1.0)
 
     assert doc.domains(quick) == ["com.microsoft"]
-    assert doc.takers(quick) == ["ort-cpu", "ort-cuda"]
-    assert doc.target_text(quick) == "ort-cpu, ort-cuda, for it makes operators of com.microsoft"
+    assert doc.takers(quick) == ["ort-arm", "ort-avx2", "ort-cpu", "ort-cuda"]
+    assert doc.target_text(quick) == "ort-arm, ort-avx2, ort-cpu, ort-cuda, for it makes operators of com.microsoft"
 
 
 def test_operators_named_by_helpers_are_found() -> None:

@@ -177,7 +177,7 @@ def test_a_file_of_a_later_graphopt_and_a_folder(tmp_path: Path) -> None:
 
 
 def counted(counts: list[int]) -> Any:
-    """Samples that are counted when they are taken; one of them is taken to verify and to time the result."""
+    """Samples that are counted when they are taken; one is taken to run the result, and one to time it."""
 
     def samples() -> Iterator[dict[str, np.ndarray]]:
         for batch in batches():
@@ -196,7 +196,7 @@ def test_it_is_written_once_and_then_no_data_is_run(tmp_path: Path) -> None:
     written = path.read_bytes()
     counts.clear()
     second = graphopt.optimize(source, "quant", target="onnx", data=counted(counts), calibration=path, verify=False)
-    assert len(counts) <= 1 and path.read_bytes() == written
+    assert len(counts) <= 2 and path.read_bytes() == written
     assert first.model == second.model and second.report.calibration == "data"
     assert any(f"ranges from {path}" in p.notes for p in second.report.passes)
     third = graphopt.optimize(source, "quant{method=percentile}", target="openvino", calibration=path, verify=False)
