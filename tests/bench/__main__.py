@@ -22,6 +22,7 @@ import psutil
 from tests.bench.checking import checking
 from tests.bench.matching import matching
 from tests.bench.micro.table import micro
+from tests.bench.quant import seeded
 from tests.bench.quant.table import quant
 from tests.bench.scale import scale
 from tests.bench.traps import fallen
@@ -173,7 +174,7 @@ def startup(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*", help="peers, scale, linearity, idle, int8, startup, matching, checking, micro, traps, quant; all by default")
+    parser.add_argument("only", nargs="*", help="peers, scale, linearity, idle, int8, startup, matching, checking, micro, traps, quant, seeded; all by default")
     parser.add_argument("--megabytes", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -187,6 +188,7 @@ def main() -> None:
             "traps": fallen,
             "int8": int8,
             "quant": quant,
+            "seeded": seeded.main,
             "idle": lambda: idle(folder),
             "linearity": lambda: linearity(folder),
             "scale": lambda: scale(folder, load(ROOT / "fixtures" / "generate.py"), options.rounds),

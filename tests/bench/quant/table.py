@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def quant(
 ) -> None:
     print("\n== int8 for ONNX Runtime on this CPU, one thread; SQNR against the original float model ==")
     with tempfile.TemporaryDirectory() as name:
-        place = keep or Path(name)
+        place = (keep or Path(name)).resolve()
         for case in _cases(place, folder, set(only)):
             wanted = [t for t in tools if case.transformer or t not in _TRANSFORMER]
             show(case, compare(case, wanted, place, rounds))
@@ -53,10 +54,10 @@ def compare(case: Case, tools: Iterable[str], place: Path, rounds: int) -> dict[
     files = []
     for tool in tools:
         output = place / f"{case.name}.{tool}.onnx"
-        rows[tool] = _child("quantizers", tool, case.model, calibration, output)
+        rows[tool] = _child(place, "quantizers", tool, case.model, calibration, output)
         if "error" not in rows[tool]:
             files.append(f"{tool}={output}")
-    judged = _child("judge", case.model, test, rounds, place / "out", *files)
+    judged = _child(place, "judge", case.model, test, rounds, place / "out", *files)
     for tool, row in rows.items():
         row.update(judged.get(tool, judged if "error" in judged else {}))
         made = place / f"out.{tool}.npz"
@@ -77,10 +78,12 @@ def kernels(path: Path) -> str:
     return f"{found.integer}/{found.integer + found.float}"
 
 
-def _child(module: str, *words: object) -> dict[str, Any]:
+def _child(place: Path, module: str, *words: object) -> dict[str, Any]:
+    """What a program of this package answers. It runs in `place`, for some tools leave files where they are."""
     command = [sys.executable, "-m", f"tests.bench.quant.{module}", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_TIMEOUT)
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
         return {"error": f"took longer than {_TIMEOUT} s"}
     if done.returncode:
@@ -118,7 +121,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--keep", type=Path, help="a folder for the files, which are else thrown away")
     options = parser.parse_args()
-    quant(options.tools.split(","), options.only, options.zoo, options.rounds, options.keep)
+    quant(options.tools.split(","), options.only, options.zoo and options.zoo.resolve(), options.rounds, options.keep)
 
 
 if __name__ == "__main__":
