@@ -68,7 +68,8 @@ def analyse(node: Node, rule: Weighted, table: QuantTable, *, per_channel: bool)
         if value.dtype is None or value.dtype.name != _FLOAT:
             found = "unknown" if value.dtype is None else value.dtype.name.lower()
             return f"its {name} is {found}, and static int8 starts from float32"
-    axis = channel_axis(node, rule, w.rank or 0) if per_channel and rule.per_channel and _groups(node) == 1 else None
+    each = per_channel and rule.per_channel and _groups(node) == 1 and not _stacked(node, w)
+    axis = channel_axis(node, rule, w.rank or 0) if each else None
     reason = _shape_reason(node, rule, w)
     if reason:
         return reason
@@ -159,6 +160,11 @@ def _channels(node: Node, rule: Weighted, w: Value) -> int:
 def _groups(node: Node) -> int:
     """How often the output-channel axis of the weight repeats: a ConvTranspose has it once for all of its groups."""
     return node.attr("group", 1) if node.op == "ConvTranspose" else 1
+
+
+def _stacked(node: Node, w: Value) -> bool:
+    """Whether the weight is a stack of matrices: ONNX Runtime's kernels refuse a zero point by column for these."""
+    return node.op == "MatMul" and (w.rank or 0) > 2
 
 
 def _sizes(w: Value) -> tuple[int, ...]:

@@ -156,6 +156,8 @@ class _Conversion:
         a = self._read(node, 0)
         rank = node.inputs[1].rank if node.inputs[1] is not None else None
         b = self._read(node, 1, axis=None if rank is None else rank - 1)
+        if b.axis and (rank or 0) > 2:
+            raise Decline("its weight is a stack of matrices, for which integer forms take one scale")
         y = self._written(node) if _is_quantized(node) else None
         if y is not None and y.dtype != a.dtype:
             raise Decline("its input and its output are integers of different types")

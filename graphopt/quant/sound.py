@@ -31,6 +31,7 @@ AROUND = "quant.around"
 
 _MOST = 8  # pairs that are taken out before giving up
 _NEAR = 1e-3  # noise by signal: closer than this, nothing is wrong
+_LARGE = 1e100  # stands for infinity, and can be squared
 _FACTOR = 4.0  # how much more noise than the rounding itself is no rounding any more
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -141,7 +142,7 @@ def _distance(found: Arrays, expected: Arrays, names: Sequence[str]) -> float:
     """The power of the difference by that of what is expected, over all outputs; of finite numbers."""
     noise = signal = 0.0
     for name in names:
-        a, b = (np.nan_to_num(array[name].astype(np.float64)) for array in (found, expected))
+        a, b = (np.nan_to_num(x[name].astype(np.float64), posinf=_LARGE, neginf=-_LARGE) for x in (found, expected))
         scale = float((b**2).sum())
         if a.shape != b.shape:
             return float("inf")

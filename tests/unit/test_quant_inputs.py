@@ -344,3 +344,24 @@ def test_a_quantized_model_is_not_quantized_again() -> None:
     assert again.noted("quantized") and [n.op_type for n in again.model.graph.node] == [
         n.op_type for n in first.model.graph.node
     ]
+
+
+@pytest.mark.parametrize("options", ["", "{format=qoperator}"])
+@pytest.mark.parametrize("body", ["y = MatMul(x, w)", "a = MatMul(x, w) y = Relu(a)"])
+def test_a_stack_of_weights_has_one_scale(body: str, options: str) -> None:
+    """ONNX Runtime refuses a zero point for each column of a stack of matrices."""
+    source = model(f"g (float[2,5,16] x) => (float[2,5,8] y) {{ {body} }}", w=floats(2, 16, 8))
+    data = [{"x": floats(2, 5, 16)}]
+    done = graphopt.optimize(source, f"quant{options}", target="ort-cpu", data=data, force=True)
+    assert done.report.coverage.integer == 1
+    assert not any("left float" in note for item in done.report.passes for note in item.notes)
+    assert _snr(source, done.model, data[0]) > 30
+
+
+def test_infinities_in_an_output_are_compared_without_a_warning() -> None:
+    from graphopt.quant.sound import _distance
+
+    inf = {"y": np.array([np.inf, 1.0], np.float32)}
+    with np.errstate(all="raise"):
+        assert _distance(inf, inf, ["y"]) == 0
+        assert _distance({"y": np.array([0.0, 1.0], np.float32)}, inf, ["y"]) == pytest.approx(1)
