@@ -10,12 +10,12 @@ from graphopt.errors import DataError
 from graphopt.interop.clone import clone
 from graphopt.ir.draft import Decline
 from graphopt.quant.budget import Search
-from graphopt.quant.notebook import Notebook, fingerprint
+from graphopt.quant.notebook import Notebook, fingerprint, name_of
 from graphopt.quant.options import QuantOptions
-from graphopt.quant.present import read_present
+from graphopt.quant.present import SYNTHETIC_KEY, read_present
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.sound import place_around
-from graphopt.quant.stages import SYNTHETIC_KEY, Feeds, Progress, invented
+from graphopt.quant.stages import Feeds, Progress, invented
 from graphopt.quant.static import prepare, quantize_graph
 from graphopt.quant.verdict import Verdict, judge, unmeasured
 from graphopt.runtime.executor import ExecutorError
@@ -135,7 +135,10 @@ def _within_budget(
         )
 
     batches = invented(model, seed) if data is None else data
-    mark = fingerprint(package(model.ir), target.name, options, goals.max_drop, seed)
+    seen = [] if ready.calibration is None else [
+        (name, s.minimum, s.maximum, s.total, s.count) for name, s in ready.calibration.statistics.items()
+    ]
+    mark = fingerprint(package(model.ir), target.name, options, goals.max_drop, seed, name_of(goals.metric), seen)
     search = Search(
         model, table, trial, options.selection, batches, Notebook(goals.resume, mark), progress, goals.metric
     )

@@ -1,7 +1,7 @@
 """What a search has measured so far, in a file: a search that was interrupted goes on where it ended.
 
-The file is JSON. It belongs to one model, target, set of options and budget, whose fingerprint it carries; with another
-one it starts anew. A metric whose code has changed is not noticed.
+The file is JSON. It belongs to one model, target, set of options, budget, data and metric, whose fingerprint it
+carries; with another one it starts anew. A metric goes by its name: that its code has changed is not noticed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from graphopt.errors import UsageError
 from graphopt.runtime.package import Package
 
-__all__ = ["Notebook", "fingerprint"]
+__all__ = ["Notebook", "fingerprint", "name_of"]
 
 SCHEMA = "graphopt.search/1"
 
@@ -77,3 +77,12 @@ def fingerprint(packed: Package, *rest: object) -> str:
             made.update(weight.data.tobytes())
     made.update(repr(rest).encode())
     return made.hexdigest()
+
+
+def name_of(metric: object) -> str:
+    """By which a metric is told from others: its file and its name; nothing for none."""
+    if metric is None:
+        return ""
+    code = getattr(metric, "__code__", None)
+    name = getattr(metric, "__qualname__", type(metric).__qualname__)
+    return f"{getattr(code, 'co_filename', '')}:{getattr(metric, '__module__', '')}:{name}"

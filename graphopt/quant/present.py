@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from graphopt.ir.model import Model
     from graphopt.ir.value import Node, Value
 
-__all__ = ["Encoding", "Present", "encoding_of", "is_dequantize", "is_quantize", "read_encoding", "read_present"]
+__all__ = [
+    "SYNTHETIC_KEY", "Encoding", "Present", "encoding_of", "is_dequantize", "is_quantize", "read_encoding",
+    "read_present",
+]  # fmt: skip
+
+SYNTHETIC_KEY = "graphopt.calibration"
+"""Under it, the metadata of a model say `synthetic` if its ranges are guesses."""
 
 Array = np.ndarray[Any, Any]
 

@@ -20,6 +20,7 @@ from graphopt.quant.insert import Decliner, insert
 from graphopt.quant.lift import lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
+from graphopt.quant.present import SYNTHETIC_KEY
 from graphopt.quant.qoperator import to_qoperators
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.ranges import Range, range_of
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
-__all__ = ["SYNTHETIC_KEY", "Feeds", "Progress", "Static", "in_integers", "invented", "seven_bits", "teller"]
+__all__ = ["Feeds", "Progress", "Static", "in_integers", "invented", "seven_bits", "teller"]
 
-SYNTHETIC_KEY = "graphopt.calibration"
 _SYNTHETIC_BATCHES = 8
 _HALF_OPSETS = {"float32": 0, "float16": 19, "bfloat16": 22}
 """The first whose Q, DQ and convolutions take that precision."""

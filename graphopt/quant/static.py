@@ -18,7 +18,7 @@ from graphopt.quant.insert import Decliner
 from graphopt.quant.kinds import carry_out, nodes_of_kind, opset_of_kind
 from graphopt.quant.lift import lift_opset
 from graphopt.quant.options import QuantOptions
-from graphopt.quant.present import read_present
+from graphopt.quant.present import SYNTHETIC_KEY, read_present
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.retarget import Retarget
 from graphopt.quant.stages import Feeds, Progress, Static, in_integers, seven_bits, teller
@@ -39,6 +39,7 @@ _KEPT = (
     "kept as they are (existing=retarget places them for the target, existing=strip quantizes anew, and the pass "
     "dequant makes floats of them)"
 )
+_AT_RUN_TIME = ("dynamic", "weights")
 _AFRESH = {"strip": "quantized anew", "retarget": "placed for the target, with their scales"}
 
 
@@ -66,7 +67,7 @@ def quantize_graph(
     placement, `UsageError` for options, `DataError` for no data.
     """
     options.check()
-    at_run_time = options.kind in ("dynamic", "weights")
+    at_run_time = options.kind in _AT_RUN_TIME
     if options.format == "qoperator":
         target.kinds.require("qoperator", target.name)
     if not at_run_time:
@@ -75,7 +76,10 @@ def quantize_graph(
     if present and options.existing == "keep":
         notes = (f"already quantized: {present}; {_KEPT}", *in_integers(edit, target, options))
         return Quantized((), (), 0, None, 8, notes)
+    guess = model.metadata.get(SYNTHETIC_KEY)
     given = dequantize_graph(model, edit, decline) if present else None
+    if guess is not None and options.existing == "retarget":  # its scales stay
+        model.metadata[SYNTHETIC_KEY] = guess
     if at_run_time:
         return _at_run_time(model, edit, target, options, data, teller(progress, "calibration"), decline)
     table = target.require_quant()
@@ -114,8 +118,10 @@ def prepare(
 ) -> Prepared:
     """Do once what all quantizations of a model have in common: lift its opset, calibrate, and equalize its layers.
 
-    Raises what `quantize_graph` raises.
+    What is quantized at run time has none of these. Raises what `quantize_graph` raises.
     """
+    if options.kind in _AT_RUN_TIME:
+        return Prepared(options, None, (), ())
     work = Static(model, edit, target, options, data, None, seed, progress, decline)
     calibration = work.prepare()
     rest = tuple(name for name in options.corrections_for("static") if name not in EQUALIZATIONS)

@@ -15,7 +15,7 @@ import numpy as np
 
 from graphopt.ir.draft import Decline
 from graphopt.ir.value import DType
-from graphopt.quant.present import Encoding, encoding_of, is_dequantize, is_quantize
+from graphopt.quant.present import SYNTHETIC_KEY, Encoding, encoding_of, is_dequantize, is_quantize, read_present
 from graphopt.quant.unfold import MOVES, OPERATORS, sink, unfold
 
 if TYPE_CHECKING:
@@ -58,9 +58,13 @@ class Given:
 def dequantize_graph(model: Model, edit: Editor, decline: Decliner | None = None) -> Given:
     """Undo the quantization of `model`, through the Editor; what was undone is returned.
 
-    What cannot be undone stays as it is, and `decline` is told why. Linear in the size of the model.
+    What cannot be undone stays as it is, and `decline` is told why. Once nothing is quantized any more, the metadata do
+    not say that ranges are guesses. Linear in the size of the model.
     """
-    return _Strip(model, edit, decline).run()
+    given = _Strip(model, edit, decline).run()
+    if not read_present(model):
+        model.metadata.pop(SYNTHETIC_KEY, None)
+    return given
 
 
 class _Strip:

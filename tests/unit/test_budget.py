@@ -137,14 +137,14 @@ def test_the_search_goes_on_where_it_ended(seeded: tuple[onnx.ModelProto, str], 
     proto, broken = seeded
     notes = tmp_path / "search.json"
 
-    class Interrupted(Counted):
-        def __call__(self, run: Any) -> float:
-            if self.calls == 4:
-                raise KeyboardInterrupt
-            return super().__call__(run)
+    def interrupted(run: Any) -> float:
+        if first.calls == 5:
+            raise KeyboardInterrupt
+        return accuracy(run)
 
+    first = Counted(interrupted)
     with pytest.raises(KeyboardInterrupt):
-        quantize(proto, evaluate=Interrupted(), resume=notes)
+        quantize(proto, evaluate=first, resume=notes)
     known = json.loads(notes.read_text())["sections"]
     assert len(known["float"]) == 2 and len(known["probes"]) == 2
     metric = Counted()
@@ -157,6 +157,43 @@ def test_the_search_goes_on_where_it_ended(seeded: tuple[onnx.ModelProto, str], 
     other = Counted()
     quantize(proto, evaluate=other, resume=notes, max_drop=2.0)
     assert other.calls > 4, "another budget is another search"
+
+
+def test_the_record_of_another_metric_or_of_other_data_is_not_used(tmp_path: Path) -> None:
+    """The agreement of outputs is 100 for the float model; the share of right answers is not."""
+    path, notes = FIXTURES / "models" / "residual_cnn.onnx", tmp_path / "notes.json"
+    marks = []
+    for options in ({}, {"evaluate": accuracy}, {"evaluate": Counted()}, {"data": None}):
+        given = {"data": CALIBRATION, "max_drop": 1.0, "resume": notes, **options}
+        done = graphopt.optimize(path, "quant{correct=bias}", target="ort-cpu", verify=False, force=True, **given)
+        marks.append(json.loads(notes.read_text())["fingerprint"])
+        assert done.report.budget.before == (pytest.approx(accuracy_of_float()) if "evaluate" in options else 100.0)
+    assert len(set(marks)) == 4
+
+
+def accuracy_of_float() -> float:
+    from graphopt.ir.load import read_model
+    from graphopt.runtime.package import package
+    from graphopt.runtime.run import run_model
+
+    ir, _ = read_model((FIXTURES / "models" / "residual_cnn.onnx").read_bytes())
+    return accuracy(lambda feeds: run_model(package(ir), feeds))
+
+
+@pytest.mark.parametrize(
+    ("passes", "kinds"),
+    [("quant{kind=weights,weight=int4,block=16}", {"max_drop": 50.0}), ("quant{kind=dynamic}", {"sensitivity": True})],
+)
+def test_a_budget_changes_nothing_of_what_is_quantized_at_run_time(passes: str, kinds: dict[str, Any]) -> None:
+    """Its layers are not equalized, and its weights are corrected all the same."""
+    path = FIXTURES / "models" / "vit.onnx"
+    plain, searched = (
+        graphopt.optimize(path, passes, target="ort-cpu", data=CALIBRATION, verify=False, force=True, as_="proto", **more)
+        for more in ({}, kinds)
+    )
+    arrays = [{t.name: numpy_helper.to_array(t) for t in r.model.graph.initializer} for r in (plain, searched)]
+    assert arrays[0].keys() == arrays[1].keys()
+    assert all(np.array_equal(a, arrays[1][name]) for name, a in arrays[0].items())
 
 
 def test_what_is_no_record_is_not_overwritten(seeded: tuple[onnx.ModelProto, str], tmp_path: Path) -> None:

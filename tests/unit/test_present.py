@@ -286,6 +286,18 @@ def test_the_pass_gives_the_float_network() -> None:
     assert known == {"Conv", "Relu", "Add", "GlobalAveragePool", "Flatten", "Gemm"}
 
 
+@pytest.mark.parametrize(
+    ("passes", "guess"),
+    [("dequant", False), ("quant{existing=strip,kind=weights}", False), ("quant{existing=strip,skip=*}", False),
+     ("quant", True), ("quant{existing=retarget}", True), ("quant{existing=strip}", False)],
+)  # fmt: skip
+def test_the_metadata_say_that_ranges_are_guesses_as_long_as_there_are_such(passes: str, guess: bool) -> None:
+    source = FIXTURES / "models" / "residual_cnn.onnx"
+    guessed = graphopt.optimize(source, "quant", target="ort-cpu", as_="proto", force=True).model
+    done = graphopt.optimize(guessed, passes, target="ort-cpu", data=DATA, as_="proto", force=True, verify=False).model
+    assert ("graphopt.calibration" in {p.key for p in done.metadata_props}) is guess
+
+
 def test_another_word_for_existing() -> None:
     with pytest.raises(UsageError, match=r"quant\.existing cannot be 'keeep'"):
         quantized(existing="keeep")
