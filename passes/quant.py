@@ -166,7 +166,8 @@ def _note(ctx: Context, done: Quantized) -> None:
     if done.calibration is not None and done.operators:
         again = "; then the float model was put back" if _is_float(done.verdict) else ""
         count = done.operators + sum(done.kinds.values())
-        ctx.note(f"{count} operators quantized, from {done.calibration.batches} batches{again}")
+        number = done.calibration.batches
+        ctx.note(f"{count} operators quantized, from {number} batch{'es' * (number != 1)}{again}")
     elif done.placed and not done.kinds:
         ctx.note(f"{done.operators} operators quantized")
     else:

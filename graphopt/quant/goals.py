@@ -70,9 +70,9 @@ def quantize_to_goals(
     if before is None:
         return done
     if not (done.operators or done.kinds):
-        if done.budget is not None:  # layers were equalized for nothing
-            _take_back(model, edit, before)
-        return done
+        if done.budget is None or _take_back(model, edit, before) is not None:
+            return done
+        return dataclasses.replace(done, placed=())  # layers were equalized for nothing
     if not goals.timed or (options.kind == "weights" and goals.min_speedup is None):
         return done  # weights are stored so for their size
     show("verdict", 0, None)
@@ -164,8 +164,16 @@ def _sound(done: Quantized, model: Model, edit: Editor, data: Iterable[Feeds] | 
         feeds = _sample(model, data, seed)
     except (DataError, ExecutorError):
         return done
+    before = _rounded(model)
     remarks = place_around(model, edit, feeds)
-    return dataclasses.replace(done, notes=[*done.notes, *remarks]) if remarks else done
+    gone = before - _rounded(model)
+    placed = [p for p in done.placed if p.kind != "activation" or p.name not in gone]
+    return dataclasses.replace(done, placed=placed, notes=[*done.notes, *remarks])
+
+
+def _rounded(model: Model) -> set[str]:
+    """The names of the activations that have a Q."""
+    return {v.name for node in model.main.find("QuantizeLinear") for v in node.inputs[:1] if v is not None}
 
 
 def _sample(model: Model, data: Iterable[Feeds] | None, seed: int) -> Feeds:

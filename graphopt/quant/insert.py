@@ -175,9 +175,11 @@ class _Insertion:
 
     def attempt(self, by: str, node: Node | None, change: Callable[[], None]) -> None:
         """Make a change; if it is declined, say so and go on: what it would have changed stays float."""
+        gains = len(self._corrections.gains)
         try:
             change()
         except Decline as declined:
+            del self._corrections.gains[gains:]
             if self._decline is None:
                 raise
             self._decline(by, node, declined.reason)

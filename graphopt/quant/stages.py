@@ -20,7 +20,7 @@ from graphopt.quant.insert import Decliner, insert
 from graphopt.quant.lift import lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
-from graphopt.quant.present import SYNTHETIC_KEY
+from graphopt.quant.present import SYNTHETIC_KEY, read_present
 from graphopt.quant.qoperator import to_qoperators
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.ranges import Range, range_of
@@ -95,22 +95,24 @@ class Static:
         declined, reasons = _declined(placement), _reasons(placement)
         measured = self.corrections.measures and calibration is not None and self.data is not None
         empirical = Empirical(placement.heavy, calibration) if measured and calibration is not None else None
-        placed = insert(
-            placement,
-            ranges,
-            self.edit,
-            bits=self.bits,
-            corrections=self.corrections,
-            kept=self._keep(placement),
-            progress=teller(self._progress, "quantization"),
-            decline=self._decline,
-        )
+        try:
+            placed = insert(
+                placement,
+                ranges,
+                self.edit,
+                bits=self.bits,
+                corrections=self.corrections,
+                kept=self._keep(placement),
+                progress=teller(self._progress, "quantization"),
+                decline=self._decline,
+            )
+        finally:  # a run may end at any rewrite
+            self._flag(calibration)
         self._restore()
         if empirical is not None and self.data is not None:
             run = functools.partial(calibrate, self.model, batches=self.data, budget=self.options.calib_mem)
             empirical.correct(self.edit, run)
             self.corrections.gains += empirical.gains
-        self._flag(calibration)
         self.notes += [*self.corrections.notes, *in_integers(self.edit, self.target, self.options)]
         done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
         gains = (*self.gains, *self.corrections.gains)
@@ -216,7 +218,7 @@ class Static:
         """Say in the model whether its ranges are guesses."""
         if self.scales is None:
             self.model.metadata.pop(SYNTHETIC_KEY, None)
-        if calibration is not None and calibration.synthetic:
+        if calibration is not None and calibration.synthetic and read_present(self.model).pairs:
             self.model.metadata[SYNTHETIC_KEY] = "synthetic"
 
 

@@ -135,6 +135,24 @@ def test_the_float_model_says_nothing_of_made_up_ranges(clock: list[Any]) -> Non
     assert "graphopt.calibration" not in result.model.metadata
 
 
+def test_the_report_tells_what_is_in_the_model_when_a_pass_may_not_do_all_of_its_work() -> None:
+    """Pairs without a stored weight gain nothing: with a budget, they are taken out again."""
+    options = {"target": "ort-cpu", "max_drop": 50.0, "force": True, "as_": "proto"}
+    done = graphopt.optimize(CNN, "quant", ignore=["quant.weight"], **options)  # type: ignore[arg-type]
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {n.op_type for n in done.model.graph.node}
+    assert (done.report.calibration, done.report.coverage, done.report.quantized) == (None, None, [])
+    assert not [gain for gain in done.report.gains if "bias" in str(gain)]
+    assert not done.model.metadata_props
+
+
+@pytest.mark.parametrize(("stop", "guess"), [(0, False), (3, True), (100, True)])
+def test_guesses_are_flagged_wherever_a_run_ends(stop: int, guess: bool) -> None:
+    first = graphopt.optimize(CNN, "fuse,layout", target="ort-cpu", as_="proto").model
+    done = graphopt.optimize(first, "quant{correct=none}", target="ort-cpu", stop_after=stop, as_="proto", verify=False)
+    pairs = "QuantizeLinear" in {n.op_type for n in done.model.graph.node}
+    assert ("graphopt.calibration" in {p.key for p in done.model.metadata_props}) is pairs is guess
+
+
 def test_forced(clock: list[Any]) -> None:
     clock.append(SLOWER)
     result = run(force=True)
