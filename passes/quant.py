@@ -160,6 +160,8 @@ def _note(ctx: Context, done: Quantized) -> None:
     """Tell the report what was quantized, from which data, and what stayed float."""
     for remark in done.notes:
         ctx.note(remark)
+    if not (done.notes or done.placed or done.kinds or done.declined):
+        ctx.note(f"nothing to quantize: {ctx.target.name} has integers for none of the model's operators")
     if done.calibration is not None:
         for warning in done.calibration.warnings:
             ctx.note(warning)

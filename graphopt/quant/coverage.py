@@ -28,6 +28,7 @@ _FLOAT = frozenset(
     {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Attention",
      "MultiHeadAttention", "GroupQueryAttention", "LSTM", "GRU", "RNN"}
 )  # fmt: skip
+_BLOCKED = "_nchwc"
 _FUSED = 3  # operators behind a heavy one that a runtime may merge into it
 
 
@@ -110,7 +111,8 @@ def read_coverage(compiled: CompiledGraph, reasons: Mapping[str, str] | None = N
             continue
         kernels[node.op] += 1
         if node.op in _FLOAT:
-            names = (node.name, *node.outputs)
+            # In the layout of blocked channels it bears its output's name and a mark.
+            names = (node.name, node.name.removesuffix(_BLOCKED), *node.outputs)
             reason = next((known[n] for n in names if n and n in known), f"the runtime chose {node.op}")
             left.append(FloatOp(node.name or node.outputs[0], node.op, reason))
     return Coverage(dict(kernels.most_common()), tuple(left))

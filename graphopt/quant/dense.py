@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphopt.quant.operands import OVERRIDABLE
+
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor, Rewrite
     from graphopt.ir.value import Node, Value
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Dense", "Kept", "dense_of", "stored_matrix"]
 
 Array = np.ndarray[Any, Any]
-
-_OVERRIDABLE = "its weight is also an input of the model, so a caller may set it"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _why_not_const(x: Value, w: Value) -> str:
     if w.producer is not None and w.producer.op == "DequantizeLinear":
         return "it is quantized already"
     if w.is_initializer and w.is_input:
-        return _OVERRIDABLE
+        return OVERRIDABLE
     if x.is_const:
         return "its constant is the left operand, and integer kernels want it on the right"
     return "both operands are activations; they stay float"

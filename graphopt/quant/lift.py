@@ -31,7 +31,7 @@ _TIMEOUT = 300.0  # seconds for the conversion
 def lift_opset(
     model: Model, edit: Editor, target: Target, version: int, *, decline: Decliner | None = None
 ) -> str | None:
-    """Convert `model` in place to `version` of the standard operators, if its own is older; a note if that was done.
+    """Convert `model` in place to `version` of the standard operators, if its own is older; a note on what came of it.
 
     The converted model must compute what the model computes, on made-up inputs. Where the target does not take the
     version, the converter fails, or the results differ, nothing is changed and `decline` is told why.
@@ -45,9 +45,10 @@ def lift_opset(
         if edit.replace_all(LIFT, lambda ir: _converted(ir, model, version)) is None:
             return None
     except Decline as declined:
+        reason = f"opset {old} stays, though {version} is better: {declined.reason}"
         if decline is not None:
-            decline(LIFT, None, f"opset {old} stays, though {version} is better: {declined.reason}")
-        return None
+            decline(LIFT, None, reason)
+        return reason
     return f"opset {old} became {version}, which quantization needs"
 
 

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from graphopt.ir.value import Node, Value
     from graphopt.targets.table import QuantTable, Weighted
 
-__all__ = ["Bias", "Heavy", "analyse", "channel_axis", "redundant_activation", "sole_reader"]
+__all__ = ["OVERRIDABLE", "Bias", "Heavy", "analyse", "channel_axis", "redundant_activation", "sole_reader"]
 
 _FLOAT = "FLOAT"
 _NORMALIZATIONS = ("LayerNormalization", "InstanceNormalization")  # the weight is a factor for each channel
+OVERRIDABLE = "its weight is also an input of the model, so a caller may set it; --freeze makes it a constant"
 _CONST_LEFT = "its constant is the left operand, and integer kernels want it on the right"
 
 Array = np.ndarray[Any, Any]
@@ -118,7 +119,7 @@ def redundant_activation(node: Node) -> tuple[bool, float | None]:
 
 def _why_not_const(w: Value, node: Node) -> str:
     if w.is_input and w.is_initializer:
-        return "its weight is also an input of the model, so a caller may set it"
+        return OVERRIDABLE
     if node.op == "MatMul":
         return "both operands are activations; they stay float"
     return "its weight is computed at run time"

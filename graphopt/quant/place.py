@@ -146,9 +146,9 @@ def plan(
             reason = leave[node]
             if reason is None:
                 continue
-        if reason is None and old:
-            reason = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
         found = reason or analyse(node, table.weighted[node.op], table, per_channel=per_channel)
+        if isinstance(found, Heavy) and old:
+            found = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
         if isinstance(found, Heavy):
             reason = _exempt(found, selection.floats, result.plain) or _protected(found, protects)
             found = reason or _hazard(found, table, safe) or objection(found) or found

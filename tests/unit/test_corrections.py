@@ -253,3 +253,15 @@ def test_awq_scales_go_into_the_normalization_in_front() -> None:
     _, nearest = error()
     assert names == ["awq"] and protected < 0.6 * nearest
     assert both == ["awq", "gptq", "gptq"] and best < protected
+
+
+def test_weights_that_integers_hold_exactly_have_nothing_to_gain() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[4,8] x) => (float[4,3] y) { y = Gemm(x, w, b) }'
+    )
+    exact = np.array([127, 64, -32, 1, 0, -127, 5, 9], np.float32)[:, None] * np.float32(2.0) ** np.arange(3)
+    arrays = {"w": exact.astype(np.float32), "b": np.ones(3, np.float32)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in arrays.items())
+    found = Model(read_model(proto.SerializeToString())[0])
+    done = quantize_graph(found, Editor(found), load_target("onnx"), QuantOptions(corrections=("bias",)), None)
+    assert done.operators == 1 and not done.gains

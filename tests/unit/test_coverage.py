@@ -18,6 +18,8 @@ from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
 from graphopt.ir.save import to_bytes
 from graphopt.quant import QuantOptions, coverage, quantize_graph
+from graphopt.quant.coverage import read_coverage
+from graphopt.runtime.compiled import CompiledGraph, CompiledNode
 from graphopt.targets.target import load_target
 
 WEIGHTS = {
@@ -171,3 +173,10 @@ def accuracy(data: bytes) -> float:
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"image": images})
     return float((logits.argmax(1) == np.load(FIXTURES / "data" / "digits_labels.npy")).mean())
+
+
+def test_the_reason_is_found_in_the_layout_of_blocked_channels() -> None:
+    """There a convolution is called as its output, with a mark behind it."""
+    conv = CompiledNode("c_nchwc", "Conv", "com.microsoft.nchwc", ("x", "w"), ("reorder",), (None, None))
+    found = read_coverage(CompiledGraph((conv,)), {"c": "it was left out"})
+    assert [op.reason for op in found.left] == ["it was left out"]

@@ -346,7 +346,9 @@ def test_operators_that_stay_float_say_why(text: str, weights: dict[str, object]
 
 def test_a_weight_that_is_an_input_is_not_constant() -> None:
     m = model(["y = MatMul(x, w)"], inputs={"x": ROWS, "w": "16,4"}, outputs=["y"], weights={"w": (16, 4)})
-    assert reasons(plan(m, ORT)) == {"y": "its weight is also an input of the model, so a caller may set it"}
+    assert reasons(plan(m, ORT)) == {
+        "y": "its weight is also an input of the model, so a caller may set it; --freeze makes it a constant"
+    }
 
 
 def test_half_precision_is_declined() -> None:

@@ -115,6 +115,14 @@ def test_a_model_with_nothing_to_quantize_keeps_its_opset() -> None:
     text = "g (float[1,3,8,8] x, float[4,3,3,3] w) => (float[1,4,6,6] y) { y = Conv(x, w) }"
     done = Outcome(model(text, 11), "ort-cpu")
     assert done.model.opset_import[0].version == 11 and done.noted("its weight is computed at run time")
+    old = Outcome(model(text, 9), "ort-cpu")  # the reason is not that it is old: that was left so on purpose
+    assert old.model.opset_import[0].version == 9 and old.noted("its weight is computed at run time")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_model_without_operators_to_quantize_says_so(target: str) -> None:
+    done = Outcome(model("g (float[4,8] x) => (float[4,8] y) { a = Sin(x)  y = Mul(a, x) }"), target)
+    assert done.integer == 0 and done.noted("nothing to quantize")
 
 
 def quantized(
@@ -144,7 +152,8 @@ def test_a_converter_that_fails_leaves_the_model_as_it_was(
     monkeypatch.setattr(Tool, "run", fail)
     found, done, told = quantized(classifier(opset))
     assert (found.opset(), done.operators) == (opset, operators)
-    assert told == [f"opset {opset} stays, though 13 is better: onnx does not know how"]
+    why = f"opset {opset} stays, though 13 is better: onnx does not know how"
+    assert told == [why] and why in done.notes
 
 
 def test_a_conversion_that_computes_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +167,8 @@ def test_no_conversion_to_what_the_target_does_not_take() -> None:
     found = graphopt.load(classifier(11))
     target = replace(load_target("onnx"), domains={"": 12})
     told: list[str] = []
-    assert lift.lift_opset(found, Editor(found), target, 13, decline=lambda *what: told.append(what[2])) is None
-    assert told == ["opset 11 stays, though 13 is better: the target does not take opset 13"]
+    note = lift.lift_opset(found, Editor(found), target, 13, decline=lambda *what: told.append(what[2]))
+    assert told == [note] == ["opset 11 stays, though 13 is better: the target does not take opset 13"]
 
 
 INTEGERS = """g (int64[N,4] i, bool[N,4] m) => (float[N,8] y) {

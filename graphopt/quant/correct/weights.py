@@ -83,8 +83,9 @@ class WeightCorrections:
         shift = mean_error(off, means)
         noise = Moments(squares=variances).power(off) * len(off)
         power = Moments(squares=variances).power(to_rows(weight, heavy.axis, 0).values) * len(off)
-        before = decibels(noise + float(shift @ shift), power)
-        self.gains.append(Gain("bias", heavy.node.name, before, decibels(noise, power)))
+        before, after = decibels(noise + float(shift @ shift), power), decibels(noise, power)
+        if after > before:
+            self.gains.append(Gain("bias", heavy.node.name, before, after))
         return np.asarray(values - shift, np.float32)
 
     def _moments(self, heavy: Heavy, weight: Array) -> Moments | None:
