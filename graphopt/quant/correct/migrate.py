@@ -117,7 +117,7 @@ def migration(
     choice = one, still
     for offsets in (still, *(_offsets(link, reads) if move else ())):
         for scales in _scales(link.count, reads, offsets, front) if scale else (one,):
-            noise = _noise(reads, scales, offsets, steps, front)
+            noise = _noise(reads, scales, offsets, steps, front, bound=min(best, now * _WORTH))
             if noise < best:
                 best, choice = noise, (scales, offsets)
     if not best < now * _WORTH:
@@ -129,7 +129,9 @@ def _read(layer: Layer, found: ChannelStatistics) -> _Reads:
     weight = layer.matrix()
     seen, count = found.count > 0, np.maximum(found.count, 1)
     squares = np.zeros(found.count.size)
-    np.add.at(squares, np.broadcast_to(layer.columns, weight.shape[:2]), np.square(weight).sum(2))
+    each = np.square(weight).sum(2)
+    each = each.sum(0, keepdims=True) if len(layer.columns) == 1 else each
+    np.add.at(squares, np.broadcast_to(layer.columns, each.shape), each)
     low, high = np.where(seen, found.minimum, 0.0), np.where(seen, found.maximum, 0.0)
     mean, power = found.total / count, found.squares / count
     variance = np.maximum(power - mean**2, 0.0)
@@ -143,7 +145,7 @@ def _read(layer: Layer, found: ChannelStatistics) -> _Reads:
         tails,
         count,
         squares,
-        np.abs(weight).max(2, initial=0.0),
+        np.abs(weight).max(2, initial=0.0).astype(np.float32),
         layer.columns,
         weight.shape[2],
     )
@@ -177,8 +179,15 @@ def _front(link: Link, reads: Sequence[_Reads]) -> _Front | None:
     return _Front(peaks, float(reads[0].power.sum()) * (array.size / link.count) / total)
 
 
-def _noise(reads: Sequence[_Reads], scales: Array, offsets: Array, steps: Steps, front: _Front | None) -> float:
-    """The expected power of the error of all outputs of the layers."""
+def _noise(
+    reads: Sequence[_Reads],
+    scales: Array,
+    offsets: Array,
+    steps: Steps,
+    front: _Front | None,
+    bound: float = math.inf,
+) -> float:
+    """The expected power of the error of all outputs of the layers; if that is `bound` or more, not all of it."""
     total = 0.0
     for r in reads:
         s, t = scales[r.ids], offsets[r.ids]
@@ -188,14 +197,22 @@ def _noise(reads: Sequence[_Reads], scales: Array, offsets: Array, steps: Steps,
         passed = float(r.squares @ np.square(s))
         total += step**2 / 12 * passed
         total += float((r.squares * np.square(s)) @ _clipped(r, s, t, low, high))
-        power = np.maximum(r.power - 2 * t * r.mean + t**2, 0.0) / s**2
-        peaks = (r.peaks * s[r.columns]).max(1, initial=0.0) / steps.weight
-        if not steps.per_channel:
-            peaks = np.full_like(peaks, peaks.max(initial=0.0))
-        total += float((peaks**2 / 12 * r.kernel * power[r.columns].sum(1)).sum())
         if front is not None:
             total += float((front.peaks / scales).max() / steps.weight) ** 2 / 12 * front.power * passed
+    for r in reads:
+        if total >= bound:  # weights are large, and most candidates fail before
+            return total
+        total += _weights_noise(r, scales[r.ids], offsets[r.ids], steps)
     return total
+
+
+def _weights_noise(r: _Reads, s: Array, t: Array, steps: Steps) -> float:
+    """The expected power of what rounding a layer's weights adds to its outputs."""
+    power = np.maximum(r.power - 2 * t * r.mean + t**2, 0.0) / s**2
+    peaks = (r.peaks * s.astype(np.float32)[r.columns]).max(1, initial=0.0).astype(np.float64) / steps.weight
+    if not steps.per_channel:
+        peaks = np.full_like(peaks, peaks.max(initial=0.0))
+    return float((peaks**2 / 12 * r.kernel * power[r.columns].sum(1)).sum())
 
 
 def _offsets(link: Link, reads: Sequence[_Reads]) -> Iterator[Array]:
@@ -217,7 +234,8 @@ def _scales(count: int, reads: Sequence[_Reads], offsets: Array, front: _Front |
     for r in reads:
         t = offsets[r.ids]
         np.maximum.at(reach, r.ids, np.maximum(np.abs(r.low - t), np.abs(r.high - t)))
-        np.maximum.at(weight, r.ids[np.broadcast_to(r.columns, r.peaks.shape)], r.peaks)
+        peaks = r.peaks.max(0, keepdims=True, initial=0.0) if len(r.columns) == 1 else r.peaks
+        np.maximum.at(weight, r.ids[np.broadcast_to(r.columns, peaks.shape)], peaks)
     reach, weight = _positive(reach), _positive(weight)
     yield np.ones(count)
     for alpha in _ALPHAS:
