@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from graphopt.quant.ranges import Range, range_of
 from graphopt.quant.retarget import Kept, Retarget
 from graphopt.quant.store import obtain
 from graphopt.quant.types import qtype
-from graphopt.quant.unfit import stand_ins, unfit
+from graphopt.quant.unfit import marked, stand_ins, unfit
 from graphopt.runtime.executor import ExecutorError
 from graphopt.targets.cpu import multiplies_bytes_exactly
 from graphopt.verify.feeds import synthesize
@@ -81,6 +82,7 @@ class Static:
         self.gains: Sequence[Gain] = ()
         self.choice = Choice()
         self._unfit: Mapping[Node, str] = {}
+        self._marked: Mapping[str, str] = {}
         self._known, self._before_insert = calibration, before_insert
 
     def run(self) -> Quantized:
@@ -139,11 +141,13 @@ class Static:
 
     def _plan(self, leave: Mapping[Node, str | None] | None = None) -> Plan:
         """The plan for the model as it is; `leave` as `plan` takes it, by default what was found to be left out."""
-        options = self.options
+        options, selection = self.options, self.options.selection
+        if self._marked:
+            selection = replace(selection, values={**selection.values, **dict.fromkeys(self._marked, "float")})
         return plan(
             self.model,
             self.table,
-            options.selection,
+            selection,
             per_channel=options.per_channel,
             protects=self.edit.protects,
             leave={**self.choice.left, **self._unfit} if leave is None else leave,
@@ -182,7 +186,10 @@ class Static:
             calibration = obtain(self.model, watches, self.data, path, run)
             self.notes += [f"ranges from {path}"] if stored else []
         self._unfit = unfit(placement, calibration.statistics) if self.scales is None else {}
-        if self._unfit:
+        if self.scales is None and self.table.style == "node-units":
+            self._marked = marked(placement, calibration.statistics)
+            self.notes += [f"{name!r} is left float: {reason}" for name, reason in self._marked.items()]
+        if self._unfit or self._marked:
             before, placement = placement, self._plan()
             calibration = calibration.updated(stand_ins(before, placement, calibration))
             unknown = placement.calibrated

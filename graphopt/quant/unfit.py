@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from graphopt.quant.place import Plan
     from graphopt.quant.statistics import TensorStatistics
 
-__all__ = ["stand_ins", "unfit"]
+__all__ = ["marked", "stand_ins", "unfit"]
 
-_MARK = 1e9  # what is larger is no number that a layer computes with
+_MARK = 1e8  # what is larger is no number that a layer computes with
+_MASK = 5e3  # -1e4 in a sum is a mask, too
 _LOST = 0.1  # share of elements that may be less than one step
 _STEPS = 255
 _LARGEST = 1e37  # products beyond are near the end of float32
@@ -38,6 +39,20 @@ def unfit(placement: Plan, statistics: Mapping[str, TensorStatistics]) -> dict[N
             reason = None if seen is None else _reason(seen, float(heavy.peaks.max(initial=0.0)), what)
             if reason is not None:
                 found.setdefault(heavy.node, reason)
+    return found
+
+
+def marked(placement: Plan, statistics: Mapping[str, TensorStatistics]) -> dict[str, str]:
+    """The names of activations that a plan rounds for others than weighted operators, and cannot; why.
+
+    A masked sum in front of a Softmax, where every operator is to run on integers.
+    """
+    found = {}
+    for pair in placement.pairs:
+        seen = statistics.get(pair.like.name)
+        reason = None if seen is None or pair.value.is_const else _reason(seen, 0.0, "range", _MASK)
+        if reason is not None:
+            found[pair.value.name] = reason
     return found
 
 
@@ -58,7 +73,7 @@ def _values(heavy: Heavy) -> Iterator[tuple[str, Value]]:
         yield "output", reader.outputs[0]
 
 
-def _reason(seen: TensorStatistics, peak: float, what: str) -> str | None:
+def _reason(seen: TensorStatistics, peak: float, what: str, mark: float = _MARK) -> str | None:
     if seen.inf:
         return f"its {what} held infinities during calibration"
     if not seen.count:
@@ -66,7 +81,7 @@ def _reason(seen: TensorStatistics, peak: float, what: str) -> str | None:
     reach = max(-seen.minimum, seen.maximum)
     if what != "output" and reach * peak > _LARGEST:
         return f"its {what} reaches {reach:.0e}, and the products with its weight leave float32"
-    if reach > _MARK and _share_within(seen, reach / _STEPS) > _LOST:
+    if reach > mark and _share_within(seen, reach / _STEPS) > _LOST:
         return f"its {what} reaches {reach:.0e}, and many of its elements would be less than one step"
     return None
 

@@ -374,3 +374,20 @@ def test_infinities_in_an_output_are_compared_without_a_warning() -> None:
     with np.errstate(all="raise"):
         assert _distance(inf, inf, ["y"]) == 0
         assert _distance({"y": np.array([0.0, 1.0], np.float32)}, inf, ["y"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("mark", [-1e4, -1e9, -np.inf])
+@pytest.mark.parametrize("move", ["a", "r"])
+def test_a_mask_stays_float_where_all_operators_run_on_integers(mark: float, move: str) -> None:
+    """With -1e9 in the range, all that is not masked is one step; so it is behind data movement."""
+    source = model(
+        "g (float[1,6,16] x) => (float[1,6,16] y) { q = MatMul(x, w) t = Transpose<perm=[0,2,1]>(q) s = MatMul(q, t) "
+        f"a = Add(s, m) r = Reshape(a, same) p = Softmax({move}) y = MatMul(p, q) }}",
+        w=floats(16, 16, scale=0.3), m=np.triu(np.full((6, 6), mark, np.float32), 1), same=np.array([1, 6, 6]),
+    )  # fmt: skip
+    data = [{"x": floats(1, 6, 16)}]
+    done = graphopt.optimize(source, "quant", target="qnn", data=data, force=True)
+    pairs = {n.input[0] for n in done.model.graph.node if n.op_type == "QuantizeLinear"}
+    assert {"x", "q", "p"} <= pairs and not {"a", "r"} & pairs
+    assert any("'a' is left float: its range" in note for item in done.report.passes for note in item.notes)
+    assert _snr(source, done.model, data[0]) > 25
