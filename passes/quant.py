@@ -122,6 +122,8 @@ class Quant(Pass):
         )
         ctx.shared["gains"] = done.gains
         ranking = done.ranking if ctx.goals.sensitivity else None
+        if ctx.goals.sensitivity and ranking is None:
+            ctx.note("no sensitivity: it is measured at Q/DQ pairs, and there are none to place")
         ctx.shared.update(verdict=done.verdict, budget=done.budget, sensitivity=ranking)
         if done.placed and not _is_float(done.verdict):
             if not done.kinds:

@@ -97,6 +97,8 @@ class Static:
         declined, reasons = _declined(placement), _reasons(placement)
         measured = self.corrections.measures and calibration is not None and self.data is not None
         empirical = Empirical(placement.heavy, calibration) if measured and calibration is not None else None
+        if self.corrections.measures and empirical is None:
+            self.notes.append("empirical was not used: it runs the model on data, and there is none")
         try:
             placed = insert(
                 placement,

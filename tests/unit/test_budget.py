@@ -275,6 +275,14 @@ def test_the_ranking(seeded: tuple[onnx.ModelProto, str]) -> None:
     assert (read["operators"][0]["carrier"], read["operators"][0]["value"]) == ("weight", None)
 
 
+@pytest.mark.parametrize("passes", ["quant{kind=weights}", "quant{kind=dynamic}", "quant{skip=*}"])
+def test_a_ranking_that_there_cannot_be_is_not_left_out_in_silence(passes: str) -> None:
+    path = FIXTURES / "models" / "residual_cnn.onnx"
+    done = graphopt.optimize(path, passes, target="ort-cpu", data=CALIBRATION, verify=False, sensitivity=True)
+    assert done.report.sensitivity is None
+    assert any("no sensitivity: " in note for item in done.report.passes for note in item.notes)
+
+
 def test_an_activation_that_breaks_is_found(seeded: tuple[onnx.ModelProto, str]) -> None:
     """A bias of 1e5 on one channel, which the product behind it ignores: the others vanish in its range."""
     path = FIXTURES / "models" / "residual_cnn.onnx"

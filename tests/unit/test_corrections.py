@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -265,3 +266,9 @@ def test_weights_that_integers_hold_exactly_have_nothing_to_gain() -> None:
     found = Model(read_model(proto.SerializeToString())[0])
     done = quantize_graph(found, Editor(found), load_target("onnx"), QuantOptions(corrections=("bias",)), None)
     assert done.operators == 1 and not done.gains
+
+
+def test_what_needs_data_says_so_without() -> None:
+    path = Path(__file__).parents[2] / "fixtures" / "models" / "residual_cnn.onnx"
+    done = graphopt.optimize(path, "quant{correct=empirical}", target="ort-cpu", verify=False, force=True)
+    assert any("empirical was not used: " in note for item in done.report.passes for note in item.notes)
