@@ -4,7 +4,8 @@ There an operator without integers around it falls back to the CPU, or the model
 of ONNX Runtime's `quantization/execution_providers/qnn/quant_config.py` and of its QDQ operators: one scale for each
 tensor, scales per channel for convolutions alone, the same scale on both sides of what only moves data, int32 biases,
 and fixed scales behind Sigmoid, Tanh and Softmax. Between an operator and the Relu or Clip behind it stands the scale
-of the latter's output, so that the pair does what the activation does and costs no accuracy.
+of the latter's output, so that the pair does what the activation does and costs no accuracy. Sizes that are computed
+in float on their way to other sizes are no data, and stay exact.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class UnitFlow:
         self.inputs = list(model.main.inputs)
         self.heavy = {h.node: h for h in result.heavy}
         self.pairs: dict[Value, Pair] = {}
+        self.sizes = _size_nodes(model)
 
     def run(self) -> None:
         readers = {v for node in self.nodes for v in node.inputs if v is not None}
@@ -43,6 +45,8 @@ class UnitFlow:
             if value in readers:
                 self._pair(Pair(value, None, value, self.table.activation, "input of the model: units read integers"))
         for node in self.nodes:
+            if any(map(self._is_size, node.outputs)):
+                continue
             self._constants(node)
             for output in node.outputs:
                 if is_float(output):
@@ -60,6 +64,10 @@ class UnitFlow:
         if (uses or value.is_output) and not any(self.protects(reader) for reader, _ in uses):
             self.pairs[value] = pair
             self.result.pairs.append(pair)
+
+    def _is_size(self, value: Value) -> bool:
+        """Whether `value` is computed from sizes alone, and other sizes from it."""
+        return value.producer in self.sizes and any(reader in self.sizes for reader, _ in value.uses())
 
     def _behind(self, node: Node, output: Value) -> Pair:
         """The pair on the result of a unit."""
@@ -95,3 +103,15 @@ class UnitFlow:
             if array is not None and array.size:
                 reason = f"constant operand of {node.op}: every operand of a unit is stored as integers"
                 self.result.pairs.append(Pair(value, [(node, index)], value, self.table.activation, reason))
+
+
+def _size_nodes(model: Model) -> set[Node]:
+    """The nodes of the main graph that compute numbers and lists of numbers from sizes and constants alone."""
+    found: set[Node] = set()
+    for node in model.main.nodes:
+        varying = [v.producer for v in node.inputs if v is not None and not v.is_const]
+        computed = bool(varying) and all(producer in found for producer in varying)
+        flat = all(output.rank in (0, 1) for output in node.outputs)
+        if node.is_standard and not node.bodies and (node.op in ("Shape", "Size") or (computed and flat)):
+            found.add(node)
+    return found

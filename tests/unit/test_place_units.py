@@ -142,3 +142,18 @@ def test_integers_in_the_model_are_left_alone() -> None:
 def test_every_pair_names_its_rule() -> None:
     for pair in placed(model("c = Conv(x, w, b) g = Sigmoid(c) d = Mul(c, g) y = Flatten(d)"), "qnn").pairs:
         assert len(pair.reason.split()) > 5
+
+
+def test_sizes_that_are_computed_in_float_stay_exact() -> None:
+    """A size as float, cut at 512 and doubled: rounded to 8 bits, it would be another size."""
+    body = """z = Shape<start=1, end=2>(x) f = Cast<to=1>(z) t = Min(f, most) u = Mul(t, two) k = Cast<to=7>(u)
+              e = Expand(v, k) q = MatMul(x, m) l = Div(q, t) y = Mul(l, l) """
+    more = {"most": np.array(512, np.float32), "two": np.array([1], np.float32), "v": np.ones(1, np.float32)}
+    m = net(body + " o = Add(e, e)", "float[N,16] x", "y", {"m": W["m"], **more})
+    quantized_values = {pair.value.name for pair in plan(m, load_target("qnn").require_quant()).pairs}
+    assert quantized_values >= {"x", "q", "l"} and not quantized_values & {"f", "t", "u", "most", "two"}
+
+
+def test_a_size_that_is_only_data_is_an_operand_as_any_other() -> None:
+    m = model("z = Size(x) f = Cast<to=1>(z) u = Sqrt(f) q = MatMul(x, m) y = Div(q, u)", "float[N,16] x")
+    assert "u" in {pair.value.name for pair in plan(m, load_target("qnn").require_quant()).pairs}
