@@ -26,6 +26,7 @@ from graphopt.quant.qoperator import to_qoperators
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.ranges import Range, range_of
 from graphopt.quant.retarget import Kept, Retarget
+from graphopt.quant.sizes import sizes_of
 from graphopt.quant.store import obtain
 from graphopt.quant.types import qtype
 from graphopt.quant.unfit import marked, stand_ins, unfit
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["Feeds", "Progress", "Static", "in_integers", "invented", "seven_bits", "teller"]
 
 _SYNTHETIC_BATCHES = 8
+_LEAST_BATCHES = 2
+_SYNTHETIC_BYTES = 1 << 30  # activations that guessed ranges are worth looking at: large ones tell as much in fewer runs
 _HALF_OPSETS = {"float32": 0, "float16": 19, "bfloat16": 22}
 """The first whose Q, DQ and convolutions take that precision."""
 _MAY_SATURATE = "weights keep the 8 bits that they came with, with which products may saturate on this processor"
@@ -265,11 +268,17 @@ def teller(progress: Progress | None, what: str) -> Callable[[int, int | None], 
 
 
 def invented(model: Model, seed: int) -> Iterable[Feeds]:
-    """Inputs of sizes that the runtime accepts; made up untried where it takes none, so that it says why."""
+    """Inputs of sizes that the runtime accepts; made up untried where it takes none, so that it says why.
+
+    Eight batches, and down to two of a model with more than 128 MiB of activations.
+    """
     try:
-        return made_up_feeds(model.ir, facts=model.facts, samples=_SYNTHETIC_BATCHES, seed=seed)
+        feeds = made_up_feeds(model.ir, facts=model.facts, samples=_SYNTHETIC_BATCHES, seed=seed)
     except ExecutorError:
         return [synthesize(model.ir, model.facts, seed=seed)]
+    names = [v.name for node in model.main.nodes for v in node.outputs if v.dtype is not None and v.dtype.name == "FLOAT"]
+    sizes = sizes_of(model, names, {name: array.shape for name, array in feeds[0].items()})
+    return feeds[: max(_LEAST_BATCHES, _SYNTHETIC_BYTES // max(1, sum(sizes.values())))]
 
 
 def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int:

@@ -14,7 +14,7 @@ import graphopt
 from graphopt import Quantized, QuantOptions, quantize_graph
 from graphopt.engine.tools import Tool, ToolError
 from graphopt.ir.edit import Editor
-from graphopt.quant import lift
+from graphopt.quant import lift, stages
 from graphopt.targets.target import load_target
 
 Array = np.ndarray
@@ -134,6 +134,16 @@ def quantized(
         found, Editor(found), load_target(target), QuantOptions(), data, decline=lambda *what: told.append(what[2])
     )
     return found, done, told
+
+
+@pytest.mark.parametrize(("activations", "batches"), [(1 << 30, 8), (10_000, 6), (1, 2)])
+def test_large_activations_are_looked_at_in_fewer_made_up_batches(
+    monkeypatch: pytest.MonkeyPatch, activations: int, batches: int
+) -> None:
+    monkeypatch.setattr(stages, "_SYNTHETIC_BYTES", activations)
+    found = graphopt.load(model("g (float[4,16] x) => (float[4,100] y) { y = MatMul(x, w) }", w=floats(16, 100)))
+    done = quantize_graph(found, Editor(found), load_target("onnx"), QuantOptions(), None)
+    assert done.calibration is not None and done.calibration.batches == batches
 
 
 def test_one_scale_per_weight_needs_no_opset_13() -> None:
