@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _VERSIONS = ("graphopt", "onnx", "onnx-ir", "onnxruntime", "numpy")
 _BENCH_SECONDS = 3.0
-_TOO_LOSSY = "calibrate with real data (--data), or leave layers out (quant{skip=…})"
+_TOO_LOSSY = "calibrate with real data (--data), or let --max-drop find the layers that have to stay float"
 _LEVELS = {Accuracy.EXACT: "-O1", Accuracy.FAST: "-O3"}
 _SAMPLES = 1
 

@@ -49,7 +49,7 @@ __all__ = ["Feeds", "Progress", "Static", "in_integers", "invented", "seven_bits
 
 _SYNTHETIC_BATCHES = 8
 _LEAST_BATCHES = 2
-_SYNTHETIC_BYTES = 1 << 30  # activations that guessed ranges are worth looking at: large ones tell as much in fewer runs
+_SYNTHETIC_BYTES = 1 << 30  # of activations: large ones tell as much in fewer runs
 _HALF_OPSETS = {"float32": 0, "float16": 19, "bfloat16": 22}
 """The first whose Q, DQ and convolutions take that precision."""
 _MAY_SATURATE = "weights keep the 8 bits that they came with, with which products may saturate on this processor"
@@ -276,7 +276,8 @@ def invented(model: Model, seed: int) -> Iterable[Feeds]:
         feeds = made_up_feeds(model.ir, facts=model.facts, samples=_SYNTHETIC_BATCHES, seed=seed)
     except ExecutorError:
         return [synthesize(model.ir, model.facts, seed=seed)]
-    names = [v.name for node in model.main.nodes for v in node.outputs if v.dtype is not None and v.dtype.name == "FLOAT"]
+    values = [value for node in model.main.nodes for value in node.outputs]
+    names = [value.name for value in values if value.dtype is not None and value.dtype.name == "FLOAT"]
     sizes = sizes_of(model, names, {name: array.shape for name, array in feeds[0].items()})
     return feeds[: max(_LEAST_BATCHES, _SYNTHETIC_BYTES // max(1, sum(sizes.values())))]
 
