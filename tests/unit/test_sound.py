@@ -48,10 +48,15 @@ POOL = (
 )  # fmt: skip
 
 
+broken_softmax = pytest.mark.skipif(
+    tuple(map(int, ort.__version__.split(".")[:2])) >= (1, 32), reason="ONNX Runtime 1.32 mended its integer Softmax"
+)
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (SOFTMAX, "with its Q and DQ ONNX Runtime's optimizations give something else than the model says"),
+        pytest.param(SOFTMAX, "with its Q and DQ ONNX Runtime's optimizations give something else than the model says", marks=broken_softmax),
         (POOL, "with its Q and DQ ONNX Runtime's optimizations break the model: "),
     ],
 )
@@ -67,6 +72,7 @@ def test_the_pair_to_blame_is_found_and_the_others_stay(body: str, why: str) -> 
     assert place_around(m, Editor(m), FEEDS) == []
 
 
+@broken_softmax
 def test_two_that_break_it_are_both_taken_out() -> None:
     body = pair("x", "a") + "p = Softmax<axis=1>(a) " + pair("p", "b", "t", "zero")
     body += "n = Neg(a) " + pair("n", "o") + "g = Softmax<axis=1>(o) " + pair("g", "h", "t", "zero") + "y = Sub(b, h)"
@@ -82,6 +88,7 @@ def test_a_sound_model_is_not_touched() -> None:
     assert place_around(m, Editor(m), FEEDS) == [] and to_bytes(m.ir) == before
 
 
+@broken_softmax
 def test_a_protected_pair_stays_and_the_remark_says_so() -> None:
     m = model(SOFTMAX)
     (remark,) = place_around(m, Editor(m, protection=protect(m, ("b",))), FEEDS)
