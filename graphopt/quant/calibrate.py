@@ -7,10 +7,11 @@ number of batches, and what is fetched at a time stays within a budget (`Schedul
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ _ROW_TIMEOUT = 30.0  # for each row of the batch
 _HUGE = 1e8  # larger than what networks compute with, but for masks
 _ONE = "there is one sample only, and others may go beyond its ranges"
 
+_S = TypeVar("_S", TensorStatistics, ChannelStatistics)
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
 
@@ -51,7 +53,7 @@ class Calibration:
 
     `synthetic`: the inputs were invented, so the ranges are a guess. `along` and `products` have the statistics of
     channels and the sums of X^T X ([K, K] float64) by name and watched axis; what did not fit is missing, and
-    `warnings` say why. `missing`: values in bodies that cannot be watched, each with the reason.
+    `unfit` says why, by the same keys. `missing`: values in bodies that cannot be watched, each with the reason.
     """
 
     statistics: Mapping[str, TensorStatistics]
@@ -61,6 +63,7 @@ class Calibration:
     along: Mapping[tuple[str, int], ChannelStatistics] = field(default_factory=dict)
     products: Mapping[tuple[str, int], Array] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    unfit: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     def has(self, watches: Iterable[Watch | str]) -> bool:
         """Whether all these values were watched."""
@@ -84,6 +87,23 @@ class Calibration:
             along={**self.along, **newer.along},
             products={**self.products, **newer.products},
         )
+
+    def merged(self, later: Calibration) -> Calibration:
+        """What was seen in the batches of both; values that only one of them watched are left out."""
+        missing = {**self.missing, **later.missing}
+        unfit = {**self.unfit, **later.unfit}
+        common = [name for name in self.statistics if name in later.statistics and name not in missing]
+        statistics = {name: _sum(self.statistics[name], later.statistics[name]) for name in common}
+        along = {key: _sum(found, later.along[key]) for key, found in self.along.items() if key in later.along}
+        unfit |= {key: found.unfit for key, found in along.items() if found.unfit is not None}
+        along = {key: found for key, found in along.items() if found.unfit is None}
+        products = {}
+        for key in along.keys() & self.products.keys() & later.products.keys():
+            parts = [matrix for matrix in (self.products[key], later.products[key]) if matrix.size]
+            products[key] = np.sum(parts, 0) if parts else self.products[key]
+        warnings = tuple(_warnings(statistics, unfit))
+        batches = self.batches + later.batches
+        return Calibration(statistics, batches, self.synthetic, warnings, along, products, missing, unfit)
 
 
 def calibrate(
@@ -138,6 +158,12 @@ def calibrate(
         raise DataError("there is no calibration data", hint="give at least one batch")
     found = seen.calibration(kept, count, synthetic)
     return replace(found, warnings=(_ONE, *found.warnings)) if total == 1 and not synthetic else found
+
+
+def _sum(a: _S, b: _S) -> _S:
+    both = copy.copy(a)
+    both.merge(b)
+    return both
 
 
 def _checked(feeds: Feeds, packed: Package, number: int) -> dict[str, Array]:
@@ -200,18 +226,17 @@ class _Seen:
                 axis = gram.axis - (levels if gram.axis >= 0 else 0)
                 if along[name, axis].unfit is None:
                     products[name, axis] = gram.matrix
-        warnings = tuple(_warnings(statistics, along))
+        unfit = {key: c.unfit for key, c in along.items() if c.unfit is not None}
         along = {key: c for key, c in along.items() if c.unfit is None}
-        return Calibration(statistics, count, synthetic, warnings, along, products, missing)
+        warnings = tuple(_warnings(statistics, unfit))
+        return Calibration(statistics, count, synthetic, warnings, along, products, missing, unfit)
 
 
 def _names(model: Any) -> set[str]:
     return {value.name for node in model.graph for value in node.outputs}
 
 
-def _warnings(
-    statistics: Mapping[str, TensorStatistics], along: Mapping[tuple[str, int], ChannelStatistics]
-) -> Iterable[str]:
+def _warnings(statistics: Mapping[str, TensorStatistics], unfit: Mapping[tuple[str, int], str]) -> Iterable[str]:
     odd = {name: s for name, s in statistics.items() if s.nan or s.inf}
     for name, s in itertools.islice(odd.items(), 5):
         found = f"{name!r} held {s.nan} NaN and {s.inf} Inf during calibration"
@@ -228,6 +253,5 @@ def _warnings(
     if silent:
         first = silent[0]
         yield f"{len(silent)} activations had no finite element, such as {first!r}: they are taken to reach 1"
-    for (name, _), c in along.items():
-        if c.unfit is not None:
-            yield f"{name!r} is not corrected by channel: {c.unfit}"
+    for (name, _), reason in unfit.items():
+        yield f"{name!r} is not corrected by channel: {reason}"

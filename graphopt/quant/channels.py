@@ -55,11 +55,23 @@ class ChannelStatistics:
             for block in _blocks(array, self.axis, _CHUNK):
                 self._add(block)
 
+    def merge(self, other: ChannelStatistics) -> None:
+        """Add what another has seen along the same axis."""
+        self.unfit = self.unfit or other.unfit
+        if self.unfit is None and other.count.size and self._counts(other.count.size):
+            self.minimum = np.minimum(self.minimum, other.minimum)
+            self.maximum = np.maximum(self.maximum, other.maximum)
+            self.total, self.squares = self.total + other.total, self.squares + other.squares
+            self.count = self.count + other.count
+
     def _fits(self, array: Array) -> bool:
         if not -array.ndim <= self.axis < array.ndim:
             self.unfit = f"a tensor of rank {array.ndim} has no axis {self.axis}"
             return False
-        channels = array.shape[self.axis]
+        return self._counts(array.shape[self.axis])
+
+    def _counts(self, channels: int) -> bool:
+        """Whether it has so many channels, as it has if it had none."""
         if not self.count.size:
             self.minimum, self.maximum = np.full(channels, math.inf), np.full(channels, -math.inf)
             self.total, self.squares = np.zeros(channels), np.zeros(channels)

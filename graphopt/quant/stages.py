@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Feeds", "Progress", "Static", "in_integers", "invented", "seven_bits", "teller"]
 
+_HEAD = 16  # samples
 _SYNTHETIC_BATCHES = 8
 _LEAST_BATCHES = 2
 _SYNTHETIC_BYTES = 1 << 30  # of activations: large ones tell as much in fewer runs
@@ -161,52 +163,60 @@ class Static:
     def _calibrate(self, placement: Plan) -> tuple[Plan, dict[Value, Range], Calibration | None]:
         """The ranges of the plan's values: those that the model came with, the others from samples.
 
-        Layers are equalized on the way, which can make another plan of it.
+        Layers are equalized on the way, and some may have to stay float, which makes another plan of it.
         """
         known = {} if self.scales is None else self.scales.ranges(placement)
         unknown = [v for v in placement.calibrated if v not in known]
         if not unknown:
             return placement, known, None
-        path = self.options.calibration
-        stored = path is not None and path.exists()
-        batches = (() if stored else invented(self.model, self._seed)) if self.data is None else self.data
-        run = functools.partial(
-            calibrate,
-            self.model,
-            batches=batches,
-            synthetic=self.data is None,
-            budget=self.options.calib_mem,
-            progress=teller(self._progress, "calibration"),
-        )
-        again = path is None  # what is changed has to be watched once more, and a file is for the model as it is
-        equal = Equalizer(
-            self.model,
-            [h.node for h in placement.heavy],
-            self.options.corrections_for("static") if self.scales is None and again else (),
-            self.edit.protects,
-        )
-        watches = [*self._watches(placement, unknown), *equal.watches]
-        calibration = self._known
-        if calibration is None or not calibration.has(watches):
-            calibration = obtain(self.model, watches, self.data, path, run)
-            self.notes += [f"ranges from {path}"] if stored else []
-        self._unfit = unfit(placement, calibration.statistics) if self.scales is None else {}
-        if self.scales is None and self.table.style == "node-units":
-            self._marked = marked(placement, calibration.statistics)
+        placement, calibration = self._equalized(placement, unknown)
+        if self.scales is None:
+            unknown = placement.calibrated
+            self._unfit = unfit(placement, calibration.statistics)
+            self._marked = marked(placement, calibration.statistics) if self.table.style == "node-units" else {}
             self.notes += [f"{name!r} is left float: {reason}" for name, reason in self._marked.items()]
         if self._unfit or self._marked:
             before, placement = placement, self._plan()
             calibration = calibration.updated(stand_ins(before, placement, calibration))
             unknown = placement.calibrated
+        self.corrections.use(calibration)
+        return placement, known | _ranges(placement, unknown, calibration.statistics, self.options), calibration
+
+    def _equalized(self, placement: Plan, unknown: Iterable[Value]) -> tuple[Plan, Calibration]:
+        """The plan for the equalized model, and what was seen of it.
+
+        How layers are equalized is decided by the first samples. Those are run again for what changed by that, and the
+        others once, on the model as it is then.
+        """
+        path = self.options.calibration
+        stored = path is not None and path.exists()
+        data = (() if stored else invented(self.model, self._seed)) if self.data is None else self.data
+        run = functools.partial(
+            calibrate,
+            self.model,
+            synthetic=self.data is None,
+            budget=self.options.calib_mem,
+            progress=teller(self._progress, "calibration"),
+        )
+        again = path is None  # a file is for the model as it is
+        wanted = self.options.corrections_for("static") if self.scales is None and again else ()
+        equal = Equalizer(self.model, [h.node for h in placement.heavy], wanted, self.edit.protects)
+        watches = [*self._watches(placement, unknown), *equal.watches]
+        calibration, rest = self._known, None
+        if calibration is None or not calibration.has(watches):
+            data, rest = _divided(data) if equal.links else (data, None)
+            calibration = obtain(self.model, watches, self.data, path, functools.partial(run, batches=data))
+            self.notes += [f"ranges from {path}"] if stored else []
         equal.apply(self.edit, calibration, _steps(self.table, self.options, self.bits), self._decline)
         self.gains = equal.gains
         if equal.changed:
             placement = self._plan()
             unknown = placement.calibrated
             fresh = [watch for watch in self._watches(placement, unknown) if watch.name in equal.changed]
-            calibration = calibration.updated(run(fresh)) if fresh else calibration
-        self.corrections.use(calibration)
-        return placement, known | _ranges(placement, unknown, calibration.statistics, self.options), calibration
+            calibration = calibration.updated(run(fresh, batches=data)) if fresh else calibration
+        if rest is not None:
+            calibration = calibration.merged(run(self._watches(placement, unknown), batches=rest))
+        return placement, calibration
 
     def _watches(self, placement: Plan, values: Iterable[Value]) -> list[Watch]:
         return [*(Watch(v.name) for v in values), *self.corrections.watches(placement.heavy)]
@@ -242,6 +252,22 @@ def in_integers(edit: Editor, target: Target, options: QuantOptions) -> Iterator
     yield f"{count} operators read and write integers"
     for (op, reason), number in Counter((op, reason) for _, op, reason in declined).items():
         yield f"{number} × {op} stays between Q and DQ: {reason}"
+
+
+def _divided(batches: Iterable[Feeds]) -> tuple[list[Feeds], Iterable[Feeds] | None]:
+    """The first batches, with sixteen samples in all, and the others, if there are any.
+
+    By the first it is decided how layers are equalized. The others are run once, on the model as it is then.
+    """
+    left = iter(batches)
+    head: list[Feeds] = []
+    samples = 0
+    for batch in left:
+        if samples >= _HEAD:
+            return head, itertools.chain([batch], left)
+        head.append(batch)
+        samples += max((len(array) for array in batch.values() if np.ndim(array)), default=1)
+    return head, None
 
 
 def _ranges(

@@ -8,7 +8,8 @@ Extremes and counts are exact. Moments are summed in float32 over 32768 elements
 digits. Counting is what costs, so of an array of more than 131072 elements at least 65536 are counted: it is cut into
 stretches of equal length, and one element of each stands for all of it. Where it stands within its stretch follows
 the golden ratio, which keeps no step with rows, channels or images. A quantile q of n counted elements is thereby
-uncertain by √(q(1−q)/n) in q: 0.01 % ± 0.004 % from one such array, ± 0.0004 % from a hundred.
+uncertain by √(q(1−q)/n) in q: 0.01 % ± 0.004 % from one such array, ± 0.001 % from sixteen. From then on a quarter of
+that is counted of each array: more would cost as much again and change the last digit of a range.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ __all__ = ["BINS", "TensorStatistics"]
 BINS = 2048
 _CHUNK = 1 << 15  # elements that are summed or counted at a time: they stay in the nearest caches
 _SAMPLE = 1 << 16  # elements of one array that are counted at least, if it has as many
+_KNOWN = 16  # batches of so many; then
+_LATER = 1 << 14  # of each array
 _SAFE = (2.0**-50, 2.0**50)  # magnitudes whose squares float32 can sum
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _MANTISSA = 24  # bits of a float32: narrower bins tell nothing apart
@@ -91,7 +94,7 @@ class TensorStatistics:
         self.count += flat.size
         self.total += total
         self.squares += squares
-        stretch = flat.size // _SAMPLE
+        stretch = flat.size // (_SAMPLE if self.batches < _KNOWN else _LATER)
         if stretch < 2:
             self._count(flat, 1)
         else:
@@ -106,6 +109,19 @@ class TensorStatistics:
             self.low_sum += self._low
             self.high_sum += self._high
         self._low, self._high = math.inf, -math.inf
+
+    def merge(self, other: TensorStatistics) -> None:
+        """Add what another has seen, in batches of its own, all of them closed."""
+        self.nan += other.nan
+        self.inf += other.inf
+        if not other.count:
+            return
+        low, high = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
+        self._cover(low, high)
+        self.minimum, self.maximum = low, high
+        self._take(*other._filled())
+        for name in ("count", "total", "squares", "batches", "low_sum", "high_sum"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     @property
     def mean_minimum(self) -> float:
@@ -162,13 +178,18 @@ class TensorStatistics:
         """Widen the bins until they reach from `low` to `high`."""
         exponent = _exponent(low, high)
         base = math.floor(math.ldexp(low, -exponent))
-        if self.count:
-            used = np.flatnonzero(self.bins)
-            moved = ((self.base + used) >> (exponent - self.exponent)) - base
-            bins = np.zeros(BINS, np.int64)
-            np.add.at(bins, moved, self.bins[used])
-            self.bins = bins
+        filled, self.bins = self._filled(), np.zeros(BINS, np.int64)
         self.exponent, self.base = exponent, base
+        self._take(*filled)
+
+    def _filled(self) -> tuple[int, Array, Array]:
+        """The exponent, the places (base and all) and the counts of the bins that are not empty."""
+        used = np.flatnonzero(self.bins)
+        return self.exponent, self.base + used, self.bins[used]
+
+    def _take(self, exponent: int, places: Array, counts: Array) -> None:
+        """Add the counts of bins that are as wide as these or narrower, and within their range."""
+        np.add.at(self.bins, (places >> (self.exponent - exponent)) - self.base, counts)
 
 
 def _sweep(flat: Array) -> tuple[float, float, float, float]:

@@ -17,7 +17,7 @@ from graphopt.ir.edit import Editor
 from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
 from graphopt.quant import QuantOptions, quantize_graph
-from graphopt.quant.calibrate import Watch, calibrate
+from graphopt.quant.calibrate import Calibration, Watch, calibrate
 from graphopt.runtime.executor import Executor
 from graphopt.targets.target import load_target
 
@@ -219,3 +219,28 @@ def test_an_input_with_a_default_is_taken_at_its_default() -> None:
     m = Model(*read_model(proto.SerializeToString()))
     found = calibrate(m, ["w", "y"], [{"x": np.ones((3, 2), np.float32)}])
     assert (found.statistics["w"].minimum, found.statistics["y"].maximum) == (-2, 1)
+
+
+def test_two_calibrations_make_one_as_if_all_had_been_run_at_once() -> None:
+    rng = np.random.default_rng(1)
+    data = [{n: rng.normal(size=(5, 2)).astype(np.float32) for n in "xz"} for _ in range(4)]
+    watches = [Watch("a", channels=1), Watch("x", gram=-1), Watch("y", channels=3)]
+    both = calibrate(model(), watches, data[:1]).merged(calibrate(model(), watches, data[1:]))
+    whole = calibrate(model(), watches, data)
+    assert both.batches == 4 and both.warnings == whole.warnings and both.along.keys() == whole.along.keys()
+    for name, found in whole.statistics.items():
+        assert both.statistics[name].bins.tolist() == found.bins.tolist()
+    np.testing.assert_allclose(both.grams["x"], whole.grams["x"])
+    ours, theirs = both.channels["a"], whole.channels["a"]
+    for field in ("minimum", "maximum", "total", "squares", "count"):
+        np.testing.assert_allclose(getattr(ours, field), getattr(theirs, field))
+
+
+def test_channels_that_differ_between_two_calibrations_are_missing_and_said() -> None:
+    def seen(rows: int) -> Calibration:
+        data = [{n: np.ones((rows, 2), np.float32) for n in "xz"}]
+        return calibrate(model(), [Watch("a", gram=0)], data)
+
+    both = seen(3).merged(seen(4))
+    assert not both.channels and not both.grams and both.statistics["a"].count == 14
+    assert both.warnings == ("'a' is not corrected by channel: it had 3 channels along axis 0, and then 4",)

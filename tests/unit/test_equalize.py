@@ -13,7 +13,8 @@ from graphopt import QuantOptions, quantize_graph
 from graphopt.ir.edit import Editor
 from graphopt.ir.model import Model
 from graphopt.ir.save import to_bytes
-from graphopt.quant.calibrate import calibrate
+from graphopt.quant import stages
+from graphopt.quant.calibrate import Calibration, calibrate
 from graphopt.quant.channels import ChannelStatistics
 from graphopt.quant.correct.equalize import Equalizer, fold_scale
 from graphopt.quant.correct.links import Link, find_links
@@ -292,3 +293,22 @@ def test_equalization_helps_the_whole_model(target: str) -> None:
         return float(10 * np.log10(np.square(before[0]).sum() / np.square(before[0] - after[0]).sum()))
 
     assert snr("smooth", "reparam") > snr() + 2
+
+
+def test_the_first_samples_decide_and_the_others_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def counted(*args: object, batches: object, **rest: object) -> Calibration:
+        counts.append(len(given := list(batches)))
+        return calibrate(*args, batches=given, **rest)
+
+    monkeypatch.setattr(stages, "calibrate", counted)
+    found = norm(8.0)
+    rng = np.random.default_rng(0)
+    data = [{"x": rng.normal(size=(6, 4, 16)).astype(np.float32)} for _ in range(10)]
+    before = run(found, data[9])[0]
+    done = quantize_graph(found, Editor(found), load_target("ort-cpu"), QuantOptions(corrections=("smooth",)), data)
+    assert counts == [3, 3, 7] and done.gains
+    assert done.calibration.batches == 10 and done.calibration.statistics["n"].count == 10 * 6 * 4 * 16
+    noise = run(found, data[9])[0] - before
+    assert 20 * np.log10(np.linalg.norm(before) / np.linalg.norm(noise)) > 25

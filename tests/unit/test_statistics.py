@@ -103,3 +103,26 @@ def test_means_of_the_batches_extremes() -> None:
     s = of([1.0, -2.0], [5.0, 3.0], [np.nan], np.zeros((0,)))
     assert (s.batches, s.mean_minimum, s.mean_maximum) == (2, 0.5, 3.0)
     assert of().mean_minimum == of().mean_maximum == 0.0
+
+
+def test_what_two_have_seen_makes_one() -> None:
+    rng = np.random.default_rng(7)
+    parts = [rng.normal(size=400) * 10.0**k for k in (-2, 3, 0, 1)]
+    parts[1][:2] = math.nan, math.inf
+    for cut in range(len(parts) + 1):
+        merged, other, whole = of(*parts[:cut]), of(*parts[cut:]), of(*parts)
+        kept = pickle.dumps(other)
+        merged.merge(other)
+        assert same(merged, whole) and (merged.nan, merged.inf, merged.batches) == (1, 1, 4)
+        assert merged.total == pytest.approx(whole.total) and merged.squares == pytest.approx(whole.squares)
+        assert merged.mean_minimum == pytest.approx(whole.mean_minimum)
+        assert pickle.dumps(other) == kept
+
+
+def test_less_is_counted_of_later_arrays_and_quantiles_hold() -> None:
+    rng = np.random.default_rng(8)
+    s = TensorStatistics()
+    for _ in range(40):
+        s.update(rng.normal(size=1 << 18).astype(np.float32))
+    assert int(s.bins.sum()) == s.count == 40 << 18
+    assert s.quantile(0.999) == pytest.approx(3.0902, abs=0.02)
