@@ -79,8 +79,9 @@ def quantize_to_goals(
     verdict = _verdict(model, before, edit, target, data, goals, seed)
     if verdict.kept == "float":
         reason = _take_back(model, edit, before)
-        if reason is not None:
-            verdict = dataclasses.replace(verdict, kept="quantized", reason=reason)
+        if reason is None:
+            return dataclasses.replace(done, verdict=verdict, gains=())
+        verdict = dataclasses.replace(verdict, kept="quantized", reason=reason)
     return dataclasses.replace(done, verdict=verdict)
 
 

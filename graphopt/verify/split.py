@@ -5,7 +5,8 @@ For each input, its column is one of
   samples  one axis more than the input: the first one counts samples;
   whole    exactly the input: the same array for each sample.
 Inputs that are not whole must agree on the number of samples. Where all of them are dynamic, `batch` rows make a
-sample; where only some are, one row does.
+sample; where only some are, one row does. Where dynamic inputs of different symbols have different numbers of rows,
+such as the nodes and the edges of a graph, the source is one sample.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ class Split:
     def _agree(self) -> int:
         """The number of samples, in which all inputs must agree."""
         rows = {name: self._columns[name].shape[0] // (step or 1) for name, step in self._steps.items() if step != 0}
+        if len(set(rows.values())) > 1 and self._free(rows):
+            self._steps, rows = dict.fromkeys(self._steps, 0), {}
         if len(set(rows.values())) > 1:
             told = ", ".join(f"{name!r} {count}" for name, count in rows.items())
             raise DataError(f"the inputs have different numbers of samples: {told}", where=self._where)
@@ -101,6 +104,15 @@ class Split:
         if count == 0:
             raise DataError("there are no samples in it", where=self._where)
         return count
+
+    def _free(self, rows: Mapping[str, int]) -> bool:
+        """Whether inputs with other numbers of rows have other dynamic sizes there, so that they need not agree."""
+        counts: dict[str, int] = {}
+        for name, count in rows.items():
+            first = (self._inputs[name][1] or (None,))[0]
+            if self._steps[name] is not None or (isinstance(first, str) and counts.setdefault(first, count) != count):
+                return False
+        return True
 
     def _check_dtype(self, name: str, dtype: np.dtype[Any]) -> None:
         actual = self._columns[name].dtype.newbyteorder("=")

@@ -133,6 +133,15 @@ def test_values_that_are_not_finite(value: float, word: str) -> None:
     assert fails({"image": images}) == f"data: the array for 'image' has {word} at [0, 0, 1, 2] of sample 4"
 
 
+def test_inputs_that_count_different_things_make_one_sample() -> None:
+    nodes, edges = np.zeros((64, 2), np.float32), np.zeros((90, 2), np.float32)
+    inputs = {"a": (F32, ("nodes", 2)), "b": (F32, ("edges", 2)), "c": (F32, (3,))}
+    spec = {"a": nodes, "b": edges, "c": np.zeros(3, np.float32)}
+    (sample,) = load_data(spec, inputs)
+    assert [len(array) for array in sample.values()] == [64, 90, 3]
+    assert [len(s["b"]) for s in load_data([spec, {**spec, "b": edges[:7]}], inputs)] == [90, 7]
+
+
 def test_inputs_must_agree() -> None:
     inputs = {"a": (F32, ("n", 2)), "b": (F32, ("n", 2))}
     spec = {"a": np.zeros((64, 2), np.float32), "b": np.zeros((2, 2), np.float32)}
