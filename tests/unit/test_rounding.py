@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
 from graphopt.quant.correct.gptq import SingularGram, gptq
 from graphopt.quant.correct.hqq import hqq_grid
-from graphopt.quant.correct.rounding import ROUNDINGS, Moments, best_rounding, round_weight
+from graphopt.quant.correct.rounding import ROUNDINGS, Moments, best_rounding
 from graphopt.quant.correct.rows import steps, to_rows
 from graphopt.quant.ranges import weight_peaks, weight_scale
 from graphopt.quant.types import QuantParams, dequantize, qtype, quantize
@@ -38,6 +39,12 @@ def inputs(k: int, count: int = 400) -> np.ndarray:
 def moments(k: int) -> Moments:
     x = inputs(k).astype(np.float64)
     return Moments(gram=x.T @ x / len(x))
+
+
+def round_weight(w: np.ndarray, *, method: str = "nearest", **given: Any) -> tuple[np.ndarray, QuantParams]:
+    """Integers and scales by one method alone."""
+    done = best_rounding(w, methods=() if method == "nearest" else (method,), **given)
+    return done.integers, done.params
 
 
 @pytest.mark.parametrize(("shape", "axis"), [(s, a) for _, s, a, _ in LAYOUTS])

@@ -19,13 +19,12 @@ from graphopt.quant.correct.rows import Grid, Rows, params_of, steps, to_rows
 from graphopt.quant.expected import decibels
 from graphopt.quant.types import QuantParams, qtype, quantize
 
-__all__ = ["ROUNDINGS", "Moments", "Rounded", "best_rounding", "round_weight"]
+__all__ = ["ROUNDINGS", "Moments", "Rounded", "best_rounding"]
 
 ROUNDINGS = ("clip", "hqq", "gptq")
 """The methods, in the order in which they build on each other."""
 
 _FACTORS = np.linspace(1.0, 0.5, 21)  # of the extremes, that clipping tries
-
 
 Array = np.ndarray[Any, Any]
 
@@ -70,27 +69,6 @@ class Rounded:
     params: QuantParams
     gains: tuple[tuple[str, float, float], ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def round_weight(
-    weight: Array,
-    *,
-    axis: int | None,
-    block: int = 0,
-    dtype: str = "int8",
-    symmetric: bool = True,
-    bits: int | None = None,
-    least: Array | None = None,
-    moments: Moments | None = None,
-    method: str = "nearest",
-) -> tuple[Array, QuantParams]:
-    """Integers and scales of a weight by one method: `nearest` or one of `ROUNDINGS`; see `best_rounding`."""
-    methods = () if method == "nearest" else (method,)
-    done = best_rounding(
-        weight, axis=axis, block=block, dtype=dtype, symmetric=symmetric, bits=bits, least=least, moments=moments,
-        methods=methods,
-    )  # fmt: skip
-    return done.integers, done.params
 
 
 def best_rounding(

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """`values` [N, K] float32 of a weight of shape `shape`; `axis` and `block` as `round_weight` got them."""
+    """`values` [N, K] float32 of a weight of shape `shape`; `axis` and `block` as `best_rounding` got them."""
 
     values: Array
     shape: tuple[int, ...]
