@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from graphopt.ir.value import Node, Value
     from graphopt.targets.table import QuantTable, Weighted
 
-__all__ = ["OVERRIDABLE", "Bias", "Heavy", "analyse", "channel_axis", "redundant_activation", "sole_reader"]
+__all__ = [
+    "OVERRIDABLE",
+    "Bias",
+    "Heavy",
+    "analyse",
+    "channel_axis",
+    "moves_data",
+    "redundant_activation",
+    "sole_reader",
+]
 
 _FLOAT = "FLOAT"
 _NORMALIZATIONS = ("LayerNormalization", "InstanceNormalization")  # the weight is a factor for each channel
@@ -93,6 +102,12 @@ def sole_reader(value: Value) -> Node | None:
         return None
     reader = uses[0][0]
     return reader if reader.graph == value.graph else None
+
+
+def moves_data(node: Node, table: QuantTable) -> bool:
+    """Whether a node only moves data, according to a target's table."""
+    attrs = table.data_movement.get(node.op) if node.is_standard else None
+    return attrs is not None and all(node.attr(name) == value for name, value in attrs.items())
 
 
 def redundant_activation(node: Node) -> tuple[bool, float | None]:

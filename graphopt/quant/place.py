@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
 from graphopt.ir.commit import FROM_KEY
-from graphopt.quant.operands import Heavy, analyse, redundant_activation, sole_reader
+from graphopt.quant.operands import Heavy, analyse, moves_data, redundant_activation, sole_reader
 from graphopt.quant.styles import flow_of, objection_of
 
 if TYPE_CHECKING:
@@ -285,10 +285,7 @@ class _Flow:
         return True
 
     def _moves(self, node: Node) -> bool:
-        attrs = self.table.data_movement.get(node.op)
-        if attrs is None or not node.is_standard or self.protects(node):
-            return False
-        return all(_text(node.attr(name)) == value for name, value in attrs.items())
+        return moves_data(node, self.table) and not self.protects(node)
 
     def _elementwise(self, node: Node) -> bool:
         row = self.table.elementwise.get(node.op)
@@ -386,10 +383,6 @@ class _Flow:
         self.integer[value] = root
         pair = Pair(value, None, root.like, self.table.activation, reason, root.floor_zero, root.ceiling)
         self.result.pairs.append(pair)
-
-
-def _text(value: object) -> object:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _is_small(value: Value, output: Value) -> bool:

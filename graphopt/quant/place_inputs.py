@@ -8,26 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from graphopt.quant.operands import moves_data
 from graphopt.quant.place import Pair
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
     from graphopt.ir.value import Node, Value
     from graphopt.quant.place import Plan
-    from graphopt.targets.table import QuantTable
 
-__all__ = ["InputFlow", "is_float", "moves_data"]
+__all__ = ["InputFlow", "is_float"]
 
 
 def is_float(value: Value | None) -> bool:
     """Whether `value` is a float32 tensor that is not a constant."""
     return value is not None and not value.is_const and value.dtype is not None and value.dtype.name == "FLOAT"
-
-
-def moves_data(node: Node, table: QuantTable) -> bool:
-    """Whether a node only moves data, according to a target's table."""
-    attrs = table.data_movement.get(node.op) if node.is_standard else None
-    return attrs is not None and all(_text(node.attr(name)) == value for name, value in attrs.items())
 
 
 class InputFlow:
@@ -108,7 +102,3 @@ class InputFlow:
             for pair in together.values():
                 pair.also = values
                 pair.reason += reason
-
-
-def _text(value: object) -> object:
-    return value.decode() if isinstance(value, bytes) else value

@@ -155,7 +155,7 @@ class TensorRTFlow(InputFlow):
         filler = pad.inputs[2] if len(pad.inputs) > 2 else None
         zero = filler is None or filler.splat == 0
         source = pad.inputs[0]
-        if pad.version < 11 or not zero or _text(pad.attr("mode", b"constant")) != "constant":
+        if pad.version < 11 or not zero or pad.attr("mode", "constant") != "constant":
             return value, node
         if sole_reader(value) != node or source is None or not is_float(source):
             return value, node
@@ -255,7 +255,3 @@ def _meeting(left: Node, right: Node) -> tuple[Node | None, tuple[int, int]]:
                         found.append(maker)
             fronts[side] = found
     return None, (len(depths[0]), len(depths[1]))
-
-
-def _text(value: object) -> object:
-    return value.decode() if isinstance(value, bytes) else value

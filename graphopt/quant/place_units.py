@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from graphopt.quant.operands import redundant_activation, sole_reader
+from graphopt.quant.operands import moves_data, redundant_activation, sole_reader
 from graphopt.quant.place import Declined, Pair
-from graphopt.quant.place_inputs import is_float, moves_data
+from graphopt.quant.place_inputs import is_float
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from graphopt.quant.correct.tracks import along, follow, keeps_offsets, text
+from graphopt.quant.correct.tracks import along, follow, keeps_offsets
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
@@ -291,7 +291,7 @@ def _absorbing(node: Node, outputs: int) -> Slot | None:
     """The bias of a layer that computes the same sums everywhere: a padded convolution does not at its borders."""
     none = np.zeros(0, int)
     if node.op == "Conv":
-        padded = text(node, "auto_pad").startswith("SAME") or any(node.attr("pads") or ())
+        padded = node.attr("auto_pad") in ("SAME_UPPER", "SAME_LOWER") or any(node.attr("pads") or ())
         return None if padded or _constant(node, 2) is None else Slot(node, 2, "absorb", none)
     if node.op == "Gemm":
         return None if _constant(node, 2) is None or node.attr("beta", 1.0) != 1.0 else Slot(node, 2, "absorb", none)

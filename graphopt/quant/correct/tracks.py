@@ -16,7 +16,7 @@ from graphopt.quant.operands import redundant_activation
 if TYPE_CHECKING:
     from graphopt.ir.value import Node, Value
 
-__all__ = ["along", "follow", "keeps_offsets", "text"]
+__all__ = ["along", "follow", "keeps_offsets"]
 
 _SAME = ("Relu", "LeakyRelu", "Abs", "Neg", "Identity", "Dropout", "PRelu", "Clip")
 _WINDOWS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
@@ -64,12 +64,6 @@ def follow(node: Node, index: int, track: Array) -> Array | None:
     return None
 
 
-def text(node: Node, name: str, default: str = "") -> str:
-    """An attribute that is text."""
-    value = node.attr(name, default)
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def _is_homogeneous(node: Node) -> bool:
     if node.op == "Clip":
         return redundant_activation(node) == (True, None)
@@ -99,8 +93,8 @@ def _leaves_channels(node: Node, track: Array, output: Value) -> bool:
     if node.op == "Slice":
         return _cuts_elsewhere(node, track)
     if node.op == "Resize":
-        return text(node, "coordinate_transformation_mode") != "tf_crop_and_resize"
-    if text(node, "mode", "constant") != "constant":
+        return bool(node.attr("coordinate_transformation_mode") != "tf_crop_and_resize")
+    if node.attr("mode", "constant") != "constant":
         return True
     if node.version < 11:
         return bool(node.attr("value", 0.0) == 0.0)

@@ -157,8 +157,7 @@ def _shares(node: Node, heavy: Heavy, kernel: tuple[int, ...]) -> Array:
     sizes = (heavy.x.shape or ())[2:]
     known = [d for d in sizes if isinstance(d, int)]
     rank = len(kernel)
-    pad = node.attr("auto_pad", b"NOTSET")
-    if len(known) != rank or pad not in (b"NOTSET", "NOTSET", b"VALID", "VALID"):
+    if len(known) != rank or node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return np.ones(kernel)
     pads = [int(p) for p in node.attr("pads", (0,) * 2 * rank)]
     strides, dilations = ([int(v) for v in node.attr(name, (1,) * rank)] for name in ("strides", "dilations"))
