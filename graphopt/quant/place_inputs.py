@@ -5,6 +5,7 @@ There, every pair has its readers named: the same value may be float for everybo
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,12 @@ from graphopt.quant.place import Pair
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
     from graphopt.ir.value import Node, Value
+    from graphopt.quant.operands import Heavy
     from graphopt.quant.place import Plan
 
-__all__ = ["InputFlow", "is_float"]
+__all__ = ["InputFlow", "float_summands", "is_float"]
+
+_POOLS = ("AveragePool", "GlobalAveragePool")
 
 
 def is_float(value: Value | None) -> bool:
@@ -24,8 +28,19 @@ def is_float(value: Value | None) -> bool:
     return value is not None and not value.is_const and value.dtype is not None and value.dtype.name == "FLOAT"
 
 
-class InputFlow:
-    """Pairs in front of operators, at most one for each value and type."""
+def float_summands(add: Node) -> tuple[Value, Value] | None:
+    """The operands of an Add of two different floats of the same shape.
+
+    With broadcasting, no runtime makes the sum a part of the convolution in front.
+    """
+    left, right = add.inputs
+    if left is None or right is None or left == right or not (is_float(left) and is_float(right)):
+        return None
+    return None if left.shape is None or left.shape != right.shape else (left, right)
+
+
+class InputFlow(ABC):
+    """Pairs in front of operators, at most one for each value and type. A style says which inputs it takes."""
 
     def __init__(self, model: Model, result: Plan, protects: Callable[[Node | Value], bool]) -> None:
         self.protects = protects
@@ -35,6 +50,28 @@ class InputFlow:
         self.heavy = {h.node: h for h in result.heavy}
         self.quantized: set[tuple[Node, int]] = set()
         self.pairs: dict[tuple[Value, str], Pair] = {}
+
+    def run(self) -> None:
+        for heavy in self.heavy.values():
+            self.weighted(heavy)
+        for node in self.nodes:
+            if not self.protects(node):
+                self.between(node)
+        for node in reversed(self.nodes):  # a pool may stand in front of a pool
+            if node.op in _POOLS and node.op in self.table.elementwise and not self.protects(node):
+                self.pool(node)
+
+    @abstractmethod
+    def weighted(self, heavy: Heavy) -> None:
+        """Take the inputs of a weighted operator."""
+
+    @abstractmethod
+    def between(self, node: Node) -> None:
+        """Take inputs of a node beside the weighted operators, if it is one that fuses with these."""
+
+    @abstractmethod
+    def pool(self, pool: Node) -> None:
+        """Take the input of an average, if its output is read as integers."""
 
     def read(self, value: Value, node: Node, index: int, reason: str, dtype: str | None = None) -> Pair:
         """Let one input of a node come through the pair on `value`, of the table's type if `dtype` is None."""

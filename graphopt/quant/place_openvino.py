@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphopt.quant.operands import Heavy, redundant_activation, sole_reader
-from graphopt.quant.place_inputs import InputFlow, is_float
+from graphopt.quant.place_inputs import InputFlow, float_summands, is_float
 
 if TYPE_CHECKING:
     from graphopt.ir.value import Node, Value
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenVINOFlow", "objection"]
 
-_POOLS = ("AveragePool", "GlobalAveragePool")
 _ACTIVATIONS = frozenset(["Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "Elu", "HardSwish", "HardSigmoid",
                           "Gelu", "Swish", "Mish"])  # fmt: skip
 
@@ -39,19 +38,10 @@ class OpenVINOFlow(InputFlow):
     """Inputs of weighted operators and of pools, both operands of the sums behind convolutions."""
 
     def run(self) -> None:
-        for heavy in self.heavy.values():
-            self._weighted(heavy)
-        for node in self.nodes:
-            if self.protects(node):
-                continue
-            if node.op == "Add" and "Add" in self.table.elementwise:
-                self._sum(node)
-        for node in reversed(self.nodes):  # a pool may stand in front of a pool
-            if node.op in _POOLS and node.op in self.table.elementwise and not self.protects(node):
-                self._pool(node)
+        super().run()
         self.share_concatenations("; one scale around Concat, which then joins integers")
 
-    def _weighted(self, heavy: Heavy) -> None:
+    def weighted(self, heavy: Heavy) -> None:
         node = heavy.node
         if heavy.other is not None:
             kind = heavy.rule.pair_dtype
@@ -76,16 +66,12 @@ class OpenVINOFlow(InputFlow):
             reason += f", before {at.op}, which then moves integers"
         return self.read(value, at, index, reason, kind)
 
-    def _sum(self, add: Node) -> None:
-        left, right = add.inputs
-        if left is None or right is None or left == right or not (is_float(left) and is_float(right)):
-            return
-        if left.shape is None or left.shape != right.shape:
-            return  # only a sum without broadcasting is fused into a convolution
-        if any(self._convolved(value) for value in (left, right)):
-            for index, value in enumerate((left, right)):
+    def between(self, node: Node) -> None:
+        summands = float_summands(node) if node.op == "Add" and "Add" in self.table.elementwise else None
+        if summands is not None and any(map(self._convolved, summands)):
+            for index, value in enumerate(summands):
                 reason = "operand of an Add behind a Conv: with both on integers, the sum is part of the convolution"
-                self._read(value, add, index, reason)
+                self._read(value, node, index, reason)
 
     def _convolved(self, value: Value) -> bool:
         """Whether a quantized Conv makes a value for one reader alone."""
@@ -95,7 +81,7 @@ class OpenVINOFlow(InputFlow):
             maker = value.producer
         return maker is not None and maker.op == "Conv" and maker in self.heavy and sole_reader(value) is not None
 
-    def _pool(self, pool: Node) -> None:
+    def pool(self, pool: Node) -> None:
         value = pool.inputs[0]
         if value is None or not is_float(value) or sole_reader(value) != pool:
             return  # the others would have to go on with what was rounded for the pool

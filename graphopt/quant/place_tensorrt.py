@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphopt.quant.operands import Heavy, sole_reader
-from graphopt.quant.place_inputs import InputFlow, is_float
+from graphopt.quant.place_inputs import InputFlow, float_summands, is_float
 
 if TYPE_CHECKING:
     from graphopt.ir.value import Node, Value
@@ -23,7 +23,6 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _FUSED = frozenset(["BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "Elu", "HardSigmoid",
                     "HardSwish", "Swish", "Selu", "Softplus"])  # fmt: skip
 _SCORES = frozenset(["Mul", "Div", "Add", "Where", "Cast"])  # between the first product of attention and its Softmax
-_POOLS = ("AveragePool", "GlobalAveragePool")
 _FAR = 500  # nodes on either side: residual blocks are shorter
 
 
@@ -124,23 +123,18 @@ class TensorRTFlow(InputFlow):
     """Inputs of weighted operators, identity branches, pools, and what LayerNormalization reads from a Conv."""
 
     def run(self) -> None:
-        for heavy in self.heavy.values():
-            self._weighted(heavy)
-        for node in self.nodes:
-            if self.protects(node):
-                continue
-            if node.op == "Add":
-                self._residual(node)
-            elif node.op == "LayerNormalization":
-                self._normalized(node)
-        for node in reversed(self.nodes):  # a pool may stand in front of a pool
-            if node.op in _POOLS and node.op in self.table.elementwise and not self.protects(node):
-                self._pool(node)
+        super().run()
         # A candidate rather than a law: in NVIDIA/TensorRT#4366, #4401 and Model-Optimizer#174 users report that the
         # builder does not always move the Q above the Concat.
         self.share_concatenations("; one scale on both sides of Concat, so that it is no work")
 
-    def _weighted(self, heavy: Heavy) -> None:
+    def between(self, node: Node) -> None:
+        if node.op == "Add":
+            self._residual(node)
+        elif node.op == "LayerNormalization":
+            self._normalized(node)
+
+    def weighted(self, heavy: Heavy) -> None:
         node = heavy.node
         value, reader = self._before_pad(heavy.x, node)
         self.read(value, reader, 0, f"input of {node.op}: all inputs of weighted operators, for an integer kernel")
@@ -162,11 +156,12 @@ class TensorRTFlow(InputFlow):
         return source, pad
 
     def _residual(self, add: Node) -> None:
-        left, right = add.inputs
-        if left is None or right is None or left == right or not (is_float(left) and is_float(right)):
+        summands = float_summands(add)
+        if summands is None:
             return
-        if left.producer is None or right.producer is None or left.shape is None or left.shape != right.shape:
-            return  # only a sum without broadcasting is fused into a convolution
+        left, right = summands
+        if left.producer is None or right.producer is None:
+            return
         ends = [self._backbone(left), self._backbone(right)]
         if ends[0] == ends[1]:
             return
@@ -227,11 +222,11 @@ class TensorRTFlow(InputFlow):
         if value is not None and source is not None and is_float(value) and self._backbone(source) is not None:
             self.read(value, node, 0, "input of LayerNormalization: the Conv before it can then write integers")
 
-    def _pool(self, node: Node) -> None:
-        value = node.inputs[0]
-        if value is not None and is_float(value) and self.wanted(node.outputs[0]):
-            reason = f"input of {node.op}, whose output is quantized: it does not commute with Q, and runs on integers"
-            self.read(value, node, 0, f"{reason} between both")
+    def pool(self, pool: Node) -> None:
+        value = pool.inputs[0]
+        if value is not None and is_float(value) and self.wanted(pool.outputs[0]):
+            reason = f"input of {pool.op}, whose output is quantized: it does not commute with Q, and runs on integers"
+            self.read(value, pool, 0, f"{reason} between both")
 
 
 def _meeting(left: Node, right: Node) -> tuple[Node | None, tuple[int, int]]:
