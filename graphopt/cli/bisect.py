@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli.config import Settings, resolve
-from graphopt.cli.flags import AllowLinks, Ignore, KeepGoing, Preprocess, Protect, Rules, Select
+from graphopt.cli.flags import (
+    AllowLinks,
+    Data,
+    Ignore,
+    KeepGoing,
+    Level,
+    Preprocess,
+    Profile,
+    Protect,
+    Rules,
+    Seed,
+    Select,
+    Sm,
+    Target,
+)
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,11 +44,9 @@ def bisect(
     ignore: Ignore = None,
     protect: Protect = None,
     keep_going: KeepGoing = None,
-    level: Annotated[str | None, typer.Option("-O", "--level", metavar="0..3", help="As for `run`.")] = None,
-    target: Annotated[str | None, typer.Option("-t", "--target", metavar="NAME", help="As for `run`.")] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Samples to calibrate and compare with, as for `run`.")
-    ] = None,
+    level: Level = None,
+    target: Target = None,
+    data: Data = None,
     preprocess: Preprocess = None,
     oracle: Annotated[
         str | None,
@@ -59,8 +71,8 @@ def bisect(
         str | None,
         typer.Option(metavar="SUFFIX", help="Bad is a model that cannot be written in this form: .engine"),
     ] = None,
-    sm: Annotated[str | None, typer.Option(metavar="LIST", help="As for `run`.")] = None,
-    profile: Annotated[list[str] | None, typer.Option(metavar="INPUT=MIN:OPT:MAX", help="As for `run`.")] = None,
+    sm: Sm = None,
+    profile: Profile = None,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Time that one run of the command may take.")
     ] = _TIMEOUT,
@@ -73,7 +85,7 @@ def bisect(
             help="Where to write what was found. By default MODEL.bisect beside the input.",
         ),
     ] = None,
-    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of made-up inputs; 0 by default.")] = None,
+    seed: Seed = None,
     allow_links: AllowLinks = False,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Show what the command prints; show the traceback of an error.")

@@ -47,7 +47,34 @@ Protect = Annotated[
 KeepGoing = Annotated[
     bool | None, typer.Option("--keep-going", help="Switch off a rule that raises, and go on without it.")
 ]
+Level = Annotated[
+    str | None,
+    typer.Option(
+        "-O",
+        "--level",
+        metavar="0..3",
+        help="0 nothing, 1 what keeps every bit, 2 also what reorders arithmetic (default), "
+        "3 also what only this target knows. With -p, how far those passes may go.",
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "-t",
+        "--target",
+        metavar="NAME",
+        help="Where the model will run; onnx, which is anywhere, by default. See: graphopt targets",
+    ),
+]
 
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Samples to calibrate and verify with: an .npz or .npy file, a folder of them or of images, or "
+        "FILE.py:FUNCTION, which returns dicts of arrays.",
+    ),
+]
 Preprocess = Annotated[
     str | None,
     typer.Option(
@@ -146,5 +173,18 @@ Resume = Annotated[
     typer.Option(
         metavar="FILE.json",
         help="Write down what the search for --max-drop has measured, and go on with what is there.",
+    ),
+]
+Seed = Annotated[str | None, typer.Option(metavar="N", help="Seed of made-up inputs; 0 by default.")]
+
+# What an engine is built for.
+Sm = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Compute capabilities that an engine is built for: 80,86.")
+]
+Profile = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="INPUT=MIN:OPT:MAX",
+        help="The shapes that an engine takes: x=1x3x224x224:8x3x224x224:32x3x224x224. Repeatable.",
     ),
 ]

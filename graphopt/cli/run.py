@@ -13,25 +13,31 @@ from graphopt.cli.flags import (
     After,
     Before,
     Connect,
+    Data,
     Dim,
     Force,
     Freeze,
     Ignore,
     Inputs,
     KeepGoing,
+    Level,
     MaxDrop,
     MinSpeedup,
     Opset,
     Outputs,
     Preprocess,
+    Profile,
     Protect,
     Rename,
     Resume,
     Rules,
+    Seed,
     Select,
     Sensitivity,
     Shape,
+    Sm,
     Strip,
+    Target,
 )
 from graphopt.errors import GateError, UsageError, nearest_file
 
@@ -68,25 +74,8 @@ def run(
     connect: Connect = None,
     opset: Opset = None,
     strip: Strip = None,
-    level: Annotated[
-        str | None,
-        typer.Option(
-            "-O",
-            "--level",
-            metavar="0..3",
-            help="0 nothing, 1 what keeps every bit, 2 also what reorders arithmetic (default), "
-            "3 also what only this target knows. With -p, how far those passes may go.",
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "-t",
-            "--target",
-            metavar="NAME",
-            help="Where the model will run; onnx, which is anywhere, by default. See: graphopt targets",
-        ),
-    ] = None,
+    level: Level = None,
+    target: Target = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -97,14 +86,7 @@ def run(
             "It may be MODEL itself.",
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH",
-            help="Samples to calibrate and verify with: an .npz or .npy file, a folder of them or of images, or "
-            "FILE.py:FUNCTION, which returns dicts of arrays.",
-        ),
-    ] = None,
+    data: Data = None,
     preprocess: Preprocess = None,
     calibration: Annotated[
         str | None,
@@ -145,7 +127,7 @@ def run(
         bool | None, typer.Option("--bench", help="Time the original and the result under ONNX Runtime, in turns.")
     ] = None,
     stop_after: Annotated[str | None, typer.Option(metavar="K", help="Apply the first K rewrites only.")] = None,
-    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of made-up inputs; 0 by default.")] = None,
+    seed: Seed = None,
     external_data: Annotated[
         bool | None,
         typer.Option(
@@ -153,16 +135,8 @@ def run(
             help="Weights in a file of their own, or in the model. By default as in the input.",
         ),
     ] = None,
-    sm: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Compute capabilities that an engine is built for: 80,86.")
-    ] = None,
-    profile: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="INPUT=MIN:OPT:MAX",
-            help="The shapes that an engine takes: x=1x3x224x224:8x3x224x224:32x3x224x224. Repeatable.",
-        ),
-    ] = None,
+    sm: Sm = None,
+    profile: Profile = None,
     allow_links: Annotated[
         bool | None,
         typer.Option("--allow-links", help="Follow links to external data that lead out of the model's folder."),
