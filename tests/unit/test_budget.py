@@ -40,28 +40,32 @@ class Counted:
         return self.metric(run)
 
 
+def spoilt(*changes: tuple[int, int, Any, float]) -> tuple[onnx.ModelProto, str, str]:
+    """The fixture's network, fused, with other weights, and the names of the two convolutions that they belong to.
+
+    `changes`: which of the two, input, where in it, and the value.
+    """
+    path = FIXTURES / "models" / "residual_cnn.onnx"
+    fused = graphopt.optimize(path, "fuse", target="ort-cpu", verify=False).model
+    proto = onnx.load_from_string(to_bytes(fused.ir))
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    pair = [node for node in proto.graph.node if node.op_type == "Conv"][3:5]
+    for conv, index, where, value in changes:
+        name = pair[conv].input[index]
+        array = numpy_helper.to_array(tensors[name]).copy()
+        array[where] = value
+        tensors[name].CopyFrom(numpy_helper.from_array(array, name))
+    return proto, pair[0].name, pair[1].name
+
+
 @pytest.fixture(scope="module")
 def seeded() -> tuple[onnx.ModelProto, str]:
     """A convolution with large weights on a channel that is always zero: nothing is left of the others in 8 bits.
 
     Its name, too.
     """
-    path = FIXTURES / "models" / "residual_cnn.onnx"
-    fused = graphopt.optimize(path, "fuse", target="ort-cpu", verify=False).model
-    proto = onnx.load_from_string(to_bytes(fused.ir))
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-    convs = [node for node in proto.graph.node if node.op_type == "Conv"]
-    first, second = convs[3], convs[4]
-
-    def change(name: str, where: Any, value: float) -> None:
-        array = numpy_helper.to_array(tensors[name]).copy()
-        array[where] = value
-        tensors[name].CopyFrom(numpy_helper.from_array(array, name))
-
-    change(first.input[1], 0, 0.0)
-    change(first.input[2], 0, -1.0)
-    change(second.input[1], (slice(None), 0), 1e4)
-    return proto, second.name
+    proto, _, second = spoilt((0, 1, 0, 0.0), (0, 2, 0, -1.0), (1, 1, (slice(None), 0), 1e4))
+    return proto, second
 
 
 def quantize(model: Any, **options: Any) -> graphopt.Result:
@@ -283,23 +287,14 @@ def test_a_ranking_that_there_cannot_be_is_not_left_out_in_silence(passes: str) 
     assert any("no sensitivity: " in note for item in done.report.passes for note in item.notes)
 
 
-def test_an_activation_that_breaks_is_found(seeded: tuple[onnx.ModelProto, str]) -> None:
+def test_an_activation_that_breaks_is_found() -> None:
     """A bias of 1e5 on one channel, which the product behind it ignores: the others vanish in its range."""
-    path = FIXTURES / "models" / "residual_cnn.onnx"
-    fused = graphopt.optimize(path, "fuse", target="ort-cpu", verify=False).model
-    proto = onnx.load_from_string(to_bytes(fused.ir))
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-    convs = [node for node in proto.graph.node if node.op_type == "Conv"]
-    first, second = convs[3], convs[4]
-    for name, where, value in ((first.input[2], 0, 1e5), (second.input[1], (slice(None), 0), 0.0)):
-        array = numpy_helper.to_array(tensors[name]).copy()
-        array[where] = value
-        tensors[name].CopyFrom(numpy_helper.from_array(array, name))
+    proto, first, second = spoilt((0, 2, 0, 1e5), (1, 1, (slice(None), 0), 0.0))
     report = quantize(proto, evaluate=accuracy, sensitivity=True).report
     found = report.sensitivity
     worst = max(found.tensors, key=lambda tensor: tensor.noise)
-    assert [found.operators[i].name for i in worst.readers] == [second.name]
-    assert [found.operators[i].name for i in worst.writers] == [first.name]
+    assert [found.operators[i].name for i in worst.readers] == [second]
+    assert [found.operators[i].name for i in worst.writers] == [first]
     names = {item.name for item in report.budget.kept}
-    assert {first.name, second.name} <= names
+    assert {first, second} <= names
     assert report.budget.probes <= 2 + math.log2(report.budget.candidates)

@@ -162,14 +162,16 @@ def test_a_clip_at_six_comes_back_as_such() -> None:
     assert run(found, x=100 * image(1, 3, 6, 6))[0].max() == 6.0
 
 
+FLOAT_WEIGHT = """g (float[2,3] x) => (float[2,5] y) {
+    q = QuantizeLinear<axis=1>(w, ws, wz)
+    d = DequantizeLinear<axis=1>(q, ws, wz)
+    y = MatMul(x, d)
+}"""
+STEPS = np.linspace(0.01, 0.05, 5).astype(np.float32)
+
+
 def test_weights_stored_as_floats_with_a_pair() -> None:
-    text = """g (float[2,3] x) => (float[2,5] y) {
-        q = QuantizeLinear<axis=1>(w, ws, wz)
-        d = DequantizeLinear<axis=1>(q, ws, wz)
-        y = MatMul(x, d)
-    }"""
-    scales = np.linspace(0.01, 0.05, 5).astype(np.float32)
-    found = model(text, w=image(3, 5), ws=scales, wz=np.zeros(5, np.int8))
+    found = model(FLOAT_WEIGHT, w=image(3, 5), ws=STEPS, wz=np.zeros(5, np.int8))
     x = image(2, 3)
     before = run(found, x=x)
     assert str(read_present(found)) == "1 weight (int8)"
@@ -319,16 +321,10 @@ def test_pairs_that_are_there_twice_are_one() -> None:
 
 
 def test_a_float_weight_with_a_pair_is_stored_in_integers() -> None:
-    text = """g (float[2,3] x) => (float[2,5] y) {
-        q = QuantizeLinear<axis=1>(w, ws, wz)
-        d = DequantizeLinear<axis=1>(q, ws, wz)
-        y = MatMul(x, d)
-    }"""
-    scales = np.linspace(0.01, 0.05, 5).astype(np.float32)
     weight = image(3, 5)
-    given = model(text, w=weight, ws=scales, wz=np.zeros(5, np.int8))
+    given = model(FLOAT_WEIGHT, w=weight, ws=STEPS, wz=np.zeros(5, np.int8))
     found = graphopt.optimize(given, "O2", as_="model").model
     assert ops(found) == ["DequantizeLinear", "MatMul"]
     stored = next(iter(found.main.nodes)).inputs[0]
     assert stored is not None
-    np.testing.assert_array_equal(stored.array(), np.clip(np.rint(weight / scales), -128, 127).astype(np.int8))
+    np.testing.assert_array_equal(stored.array(), np.clip(np.rint(weight / STEPS), -128, 127).astype(np.int8))
