@@ -1,101 +1,23 @@
-"""Golden files: how they are read, what passes, what fails and how that is shown, and how they are brought up to date."""
+"""Golden files: how they are read and found, what passes, what fails and how that is shown."""
 
 from __future__ import annotations
 
 import textwrap
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 
 from graphopt.check.golden import Result, run_cases
-from graphopt.check.golden_file import is_golden, parse_golden, read_golden
+from graphopt.check.golden_file import is_golden, parse_golden
 from graphopt.check.golden_find import find_cases
-from graphopt.check.golden_update import golden_text, update_file
-from graphopt.check.normal import inside, normal_text
 from graphopt.check.subject import rules_file_of
 from graphopt.errors import UsageError
-from graphopt.ir.text import from_text
-
-HEADER = '<ir_version: 10, opset_import: ["" : 18]>'
-ONE = f"""# rule: simplify.mul_one
-# case: times one
-# before
-{HEADER}
-g (float[N,4] x) => (float[N,4] y)
-   <float one = {{1}}>
-{{
-   h = Mul (x, one)
-   y = Relu (h)
-}}
-"""
-AFTER = f"""# after
-{HEADER}
-g (float[N,4] x) => (float[N,4] y)
-{{
-   y = Relu (x)
-}}
-"""
-RULES = """
-import numpy as np
-from graphopt import Const, Domain, Tensor, op, require, rule
-
-ms = Domain("com.microsoft")
-
-@rule(lambda x: op.Neg(op.Relu(x)))
-def wrong(x):
-    '''Wrong: forgets the sign.'''
-    return op.Relu(x)
-
-@rule(lambda x: op.Neg(op.Abs(x)))
-def at_the_edge(x):
-    '''Looks at what it should not.'''
-    require(x.value.is_input, "x is computed")
-    return op.Relu(x)
-
-@rule(lambda x: op.Exp(op.Tanh(x)))
-def raises(x):
-    '''Raises.'''
-    return x.nothing
-
-@rule(lambda x: op.Sqrt(op.Exp(x)), bounded=True)
-def retyped(x):
-    '''Makes something of another size.'''
-    return op.ReduceSum(op.Exp(x))
-
-@rule(lambda x: op.Relu(x), bounded=True)
-def endless(x):
-    '''Finds its own result again.'''
-    return op.Relu(x)
-
-@rule(lambda x: x * op.Sigmoid(x), accuracy="close")
-def quick(x):
-    '''x times its sigmoid is QuickGelu.'''
-    return ms.QuickGelu(x, alpha=1.0)
-"""
-
-
-def case(rule: str, body: str, expectation: str = "", *, extra: str = "", signature: str = "(float[N,4] x) => (float[N,4] y)") -> str:
-    model = f"{HEADER}\ng {signature}\n{{\n   {body}\n}}"
-    return f"# rule: {rule}\n# case: title\n{extra}# before\n{model}\n{expectation}"
-
-
-def after(body: str, signature: str = "(float[N,4] x) => (float[N,4] y)") -> str:
-    return f"# after\n{HEADER}\ng {signature}\n{{\n   {body}\n}}\n"
+from tests.unit.golden import AFTER, HEADER, ONE, after, case, rules_in, run
 
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    path = tmp_path / "my.py"
-    path.write_text(RULES)
-    return path
-
-
-def run(text: str, *files: Path) -> str | None:
-    """The failure of the one case, None if it passes."""
-    (result,) = run_cases(parse_golden(text, Path("t.onnxtxt")), files)
-    return result.failure
+    return rules_in(tmp_path)
 
 
 # -- what passes and what fails -------------------------------------------------------------------
@@ -298,114 +220,6 @@ def test_only_files_that_say_what_they_test_are_golden(tmp_path: Path) -> None:
         path.write_bytes(text.encode("latin-1"))
         assert is_golden(path) is golden
     assert not is_golden(tmp_path / "none.onnxtxt")
-
-
-# -- bringing up to date --------------------------------------------------------------------------
-
-
-def test_update_writes_expectations_and_keeps_all_else(tmp_path: Path) -> None:
-    path = tmp_path / "g.onnxtxt"
-    stale = ONE + AFTER.replace("Relu (x)", "Tanh (x)") + "\n# a remark\n\n"
-    path.write_text("# About this.\n" + stale + case("x", "a = Ceil (x) y = Floor (a)").replace("# rule: x", "# rule: simplify.idempotent"))
-    written, results = update_file(path)
-    assert written == 2 and all(result.ok for result in results)
-    text = path.read_text()
-    assert text.startswith("# About this.\n" + ONE + AFTER + "\n# a remark\n\n# rule: simplify.idempotent\n")
-    assert text.endswith("# unchanged: the operators differ\n")
-    assert update_file(path)[0] == 0 and path.read_text() == text
-    assert all(result.ok for result in run_cases(read_golden(path)))
-
-
-def test_update_turns_one_kind_of_expectation_into_the_other(tmp_path: Path) -> None:
-    path = tmp_path / "g.onnxtxt"
-    path.write_text(ONE + "# unchanged: no match\n# a remark\n")
-    assert update_file(path)[0] == 1
-    assert path.read_text() == ONE + AFTER + "# a remark\n"
-    path.write_text(ONE.replace("{1}", "{2}") + AFTER)
-    assert update_file(path)[0] == 1
-    assert path.read_text() == ONE.replace("{1}", "{2}") + "# unchanged: no match\n"
-
-
-def test_update_mends_an_expectation_that_cannot_be_read(tmp_path: Path) -> None:
-    path = tmp_path / "g.onnxtxt"
-    path.write_text(ONE + AFTER.replace("Relu (x)", "Relu ("))
-    assert update_file(path)[0] == 1
-    assert path.read_text() == ONE + AFTER
-
-
-def test_what_is_wrong_in_itself_is_not_written_down(tmp_path: Path, rules: Path) -> None:
-    path = tmp_path / "my.onnxtxt"
-    text = case("my.wrong", "a = Relu (x) y = Neg (a)")
-    path.write_text(text)
-    written, (result,) = update_file(path)
-    assert written == 0 and path.read_text() == text
-    assert str(result.failure).startswith("other values are computed")
-
-
-def test_only_some_cases_are_updated(tmp_path: Path) -> None:
-    path = tmp_path / "g.onnxtxt"
-    path.write_text(ONE + ONE.replace("times one", "again"))
-    cases = read_golden(path)
-    assert update_file(path, only=cases[1:])[0] == 1
-    assert path.read_text() == ONE + ONE.replace("times one", "again") + AFTER
-
-
-def test_new_names_do_not_clash_with_old_ones(tmp_path: Path) -> None:
-    path = tmp_path / "g.onnxtxt"
-    body = "t1 = Mul (x, c1) y = Mul (t1, c2)"
-    path.write_text(case("simplify.mul_mul", body).replace("\n{", "\n<float c1 = {0.5}, float c2 = {0.5}>\n{", 1))
-    assert update_file(path)[0] == 1
-    assert "   <float c3 = {0.25}>\n{\n   y = Mul (x, c3)\n}" in path.read_text()
-
-
-def test_a_case_is_made_of_a_rewrite_that_went_wrong(tmp_path: Path, rules: Path) -> None:
-    before = from_text(f"{HEADER} g (float[2] x) => (float[2] y) {{ a = Relu (x) y = Neg (a) }}")
-    bad = from_text(f"{HEADER} g (float[2] x) => (float[2] y) {{ y = Relu (x) }}")
-    text = golden_text("my.wrong", "found by bisect", before, bad, settings=[("accuracy", "close")],
-                       feeds=[("x", np.array([1, 2], np.float32))], comment="What went wrong.\nHere.")  # fmt: skip
-    path = tmp_path / "found.onnxtxt"
-    path.write_text(text)
-    assert text.startswith("# What went wrong.\n# Here.\n\n# rule: my.wrong\n# accuracy: close\n\n# case: found by bisect\n")
-    assert "# feed: float[2] x = {1, 2}\n# before\n" in text
-    (result,) = run_cases(read_golden(path), [rules])
-    assert str(result.failure).startswith("other values are computed")
-
-
-# -- the normal form ------------------------------------------------------------------------------
-
-
-def model(body: str, signature: str = "(float[N] x, float[N] z) => (float[N] y)", constants: str = "") -> onnx.ModelProto:
-    return from_text(f"{HEADER} g {signature} {constants} {{ {body} }}")
-
-
-def test_equal_graphs_have_one_normal_form() -> None:
-    one = model("a = Mul (x, k) b = Neg (z) y = Add (a, b)", constants="<float k = {2}, float[3] unused = {1, 2, 3}>")
-    two = model("[n] q = Neg (z) [m] p = Mul (x, w) y = Add (p, q)", constants="<float w = {2.0000001}>")
-    assert normal_text(one) == normal_text(two)
-    swapped = model("b = Neg (z) a = Mul (x, k) y = Add (b, a)", constants="<float k = {2}>")
-    assert normal_text(one) != normal_text(swapped)
-
-
-def test_bodies_are_normalized_too() -> None:
-    signature = "(bool c, float[N] x) => (float[N] y)"
-    text = "o = Neg (x) y = If (c) <then_branch = t () => (float[N] {0}) {{ {1} = Abs (x) {0} = Add ({1}, o) }}, else_branch = e () => (float[N] q) {{ q = Neg (x) }}>"
-    assert normal_text(model(text.format("a", "b"), signature)) == normal_text(model(text.format("u", "v"), signature))
-    assert normal_text(model(text.format("a", "b"), signature)) != normal_text(
-        model(text.format("a", "b").replace("Abs", "Neg"), signature)
-    )
-
-
-def test_a_graph_inside_of_identities_is_the_same_but_for_them() -> None:
-    text = "a = Neg (x) y = If (c) <then_branch = t () => (float[N] b) { b = Add (x, a) }, else_branch = e () => (float[N] d) { d = Neg (a) }>"
-    plain = model(text, "(bool c, float[N] x) => (float[N] y, float[N] a)")
-    wrapped = inside(plain)
-    onnx.checker.check_model(wrapped, full_check=True)
-    assert sum(node.op_type == "Identity" for node in wrapped.graph.node) == 4
-    assert normal_text(wrapped) != normal_text(plain)
-    assert normal_text(wrapped, without_identity=True) == normal_text(plain, without_identity=True)
-    through = model("a = Identity (x) y = Identity (a) b = Relu (y)", "(float[N] x) => (float[N] y, float[N] b)")
-    direct = model("y = Identity (x) b = Relu (x)", "(float[N] x) => (float[N] y, float[N] b)")
-    assert normal_text(through, without_identity=True) == normal_text(direct, without_identity=True)
 
 
 # -- where they are -------------------------------------------------------------------------------

@@ -6,98 +6,20 @@ import contextlib
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, checker, helper, numpy_helper
+from onnx import TensorProto, checker
 
 import graphopt
-from graphopt import ANY, Attr, Const, Domain, Node, Tensor, approx, op, require, rule
-from graphopt.check.sample import Rejected, Sample, SampleOptions, draw, instantiate
-from graphopt.engine.registry import pass_class, pass_names
+from graphopt import ANY, Attr, Const, Domain, Tensor, approx, op
+from graphopt.check.sample import Rejected, SampleOptions, draw, instantiate
 from graphopt.rules.language import many
 from tests.unit.engine import drive
-
-PLAIN = SampleOptions(plain=True)
-
-
-def samples(found: graphopt.Rule[Any], count: int, options: SampleOptions | None = None, seed: int = 0) -> list[Sample]:
-    rng = Random(seed)
-    return [draw(found, rng, options=options) for _ in range(count)]
-
-
-def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those in bodies as well."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from nodes(attribute.g)
-
-
-def of(sample: Sample, operator: str) -> list[onnx.NodeProto]:
-    return [node for node in nodes(sample.model.graph) if node.op_type == operator]
-
-
-def attrs(node: onnx.NodeProto) -> dict[str, Any]:
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from graphs(attribute.g)
-
-
-def constants(sample: Sample) -> dict[str, np.ndarray]:
-    """Initializers and Constants by name."""
-    found: dict[str, np.ndarray] = {}
-    for graph in graphs(sample.model.graph):
-        found |= {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-        found |= {n.output[0]: numpy_helper.to_array(attrs(n)["value"]) for n in graph.node if n.op_type == "Constant"}
-    return found
-
-
-def shape_of(sample: Sample, name: str) -> list[int | str]:
-    (value,) = [v for v in sample.model.graph.input if v.name == name]
-    return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
-
-
-# -- rules that have matches, and that are never applied ------------------------------------------
-
-
-def pattern(function: Any, **options: Any) -> graphopt.Rule[Any]:
-    """A rule of this left side."""
-    import inspect
-
-    def matched(*operands: Any) -> Tensor:
-        require(False, "it matches")
-        raise AssertionError
-
-    matched.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    return rule(function, bounded=True, once=True, **options)(matched)
-
-
-def matches(found: graphopt.Rule[Any], sample: Sample) -> bool:
-    return "it matches" in drive(graphopt.load(sample.model), found)[1].declined.get(found.name, {})
-
-
-def share(found: graphopt.Rule[Any], count: int = 40, options: SampleOptions | None = None) -> float:
-    """The share of samples that the pattern matches."""
-    return sum(matches(found, s) for s in samples(found, count, options)) / count
-
-
-# -- built-in rules -------------------------------------------------------------------------------
-
-BUILTIN = {f"{name}.{r.name}": r for name in pass_names() for r in pass_class(name).rules()}
-
+from tests.unit.sampling import BUILTIN, PLAIN, attrs, constants, of, pattern, samples, shape_of, share
 
 # What decides is the range of a value, which random patterns hardly ever have; golden tests show these rules.
 _BY_RANGE = {"simplify.min_noop", "simplify.max_noop", "simplify.clip_noop", "simplify.relu_noop"}
@@ -379,95 +301,3 @@ def test_integers_are_never_divided_by_zero() -> None:
     assert integers > 30
     computed = samples(pattern(lambda x, y: op.Div(x, y + 1)), 40)
     assert not any("int" in s.traits["dtypes"] for s in computed), "what is computed may be 0"
-
-
-# -- placement ------------------------------------------------------------------------------------
-
-
-def _shifted(x: Tensor, c: Const) -> Tensor:
-    return op.Relu(op.Neg(x) + c)
-
-
-def test_patterns_stand_everywhere_in_a_graph() -> None:
-    found = samples(pattern(_shifted, shapes={"x": "N C", "c": "C"}), 250)
-    notes = " / ".join(s.traits["placement"] for s in found)
-    for note in ("at the boundary", "x comes from Identity", "x comes from Abs", "the result is read by", "is a graph output, too",
-                 "the interior", "in a body of If", "in a body of Loop", "the constant c is read by",
-                 "c is the default of a graph input", "x has an unknown rank"):  # fmt: skip
-        assert note in notes, note
-    kinds = Counter("node" if of(s, "Constant") else "initializer" for s in found)
-    assert kinds["node"] > 30 and kinds["initializer"] > 30
-
-
-def test_a_default_of_a_graph_input_is_no_constant() -> None:
-    found = pattern(_shifted, shapes={"x": "N C", "c": "C"})
-    overridable = [s for s in samples(found, 200) if "default" in s.traits["placement"]]
-    assert overridable
-    assert not any(matches(found, s) for s in overridable)
-
-
-def test_plain_samples_have_no_such_features() -> None:
-    for sample in samples(pattern(lambda x, c: op.Relu(x + c) * 2), 20, PLAIN):
-        assert sample.traits["placement"] == "at the boundary"
-        assert sample.traits["axes"] == "distinct, fixed" and sample.traits["special values"] == "none"
-        assert len(sample.model.graph.node) == 3
-        assert all(isinstance(d, int) for v in sample.model.graph.input for d in shape_of(sample, v.name))
-
-
-def test_a_feature_left_out_leaves_the_rest() -> None:
-    found = BUILTIN["fuse.hard_swish"]
-    same = dict.fromkeys(("operators", "opset", "dtypes", "left side", "branch"))
-    for sample in samples(found, 20):
-        fixed = instantiate(found, sample.seed, options=SampleOptions(dynamic=False, interior=False))
-        assert {k: fixed.traits.get(k) for k in same} == {k: sample.traits.get(k) for k in same}
-        assert "fixed" in fixed.traits["axes"] and fixed.traits["placement"] in ("at the boundary", "slope is the default")
-
-
-# -- options, refusals ----------------------------------------------------------------------------
-
-
-def test_opset_dtype_and_left_side_can_be_asked_for() -> None:
-    two = BUILTIN["simplify.mul_one"]
-    wanted = SampleOptions(opset=13, dtype=TensorProto.FLOAT16, pattern=1)
-    for sample in samples(two, 10, wanted):
-        assert sample.model.opset_import[0].version == 13
-        assert sample.pattern == 1 and len(of(sample, "Div")) == 1
-        assert sample.traits["dtypes"] == "float16"
-
-
-def test_opsets_reach_from_old_to_new() -> None:
-    drawn = {int(s.traits["opset"]) for s in samples(pattern(lambda x: op.Relu(x)), 150)}
-    assert {7, 23, 24} <= drawn and len(drawn) > 12 and max(drawn) == 24
-
-
-def _contradiction(x: Tensor) -> Tensor:
-    return op.ReduceMean(op.ReduceMean(x, axes=[0]), [0])
-
-
-@pytest.mark.parametrize(
-    ("function", "options", "reason"),
-    [
-        (_contradiction, None, "no opset has all operators of the pattern"),
-        (lambda x: op.Gelu(x), SampleOptions(opset=13), "the pattern cannot be written at opset 13"),
-        (lambda x: op.Sqrt(op.Not(x)), None, "no dtype suits all operators"),
-        (lambda x: op.Unique(x), None, "the shape of Unique is not known"),
-    ],
-    ids=["opsets", "opset", "dtypes", "shape"],
-)
-def test_why_there_is_no_sample(function: Any, options: SampleOptions | None, reason: str) -> None:
-    with pytest.raises(Rejected, match=reason):
-        draw(pattern(function), Random(0), options=options)
-
-
-def test_what_was_rejected_before_is_kept() -> None:
-    found = samples(BUILTIN["fuse.conv_bn"], 40)
-    reasons = {reason for s in found for reason in s.rejected}
-    assert reasons and all(isinstance(reason, str) and reason for reason in reasons)
-
-
-def _bound(x: Tensor, conv: Node, w: Const) -> Tensor:
-    return op.Relu(conv.bind(op.Conv(x, w, ...)))
-
-
-def test_a_captured_node_changes_nothing() -> None:
-    assert share(pattern(_bound)) > 0.7
