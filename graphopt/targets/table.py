@@ -6,6 +6,8 @@
 [quant.data_movement]           operators that only move data: one scale before and after
 [quant.float]                   operators that are left alone, with the reason
 [quant.fixed]                   operators whose output has a scale of its own, as [scale, zero point]
+
+With `extends = "NAME"` the section says only in what it differs from that of a built-in target.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, Literal
 
 from graphopt.errors import UsageError, nearest
 
-__all__ = ["Elementwise", "QuantTable", "Weighted", "check_keys", "read_quant_table"]
+__all__ = ["Elementwise", "QuantTable", "Weighted", "check_keys", "merged", "read_quant_table"]
 
 Cost = float
 Style = Literal["integer-flow", "tensorrt", "openvino", "node-units"]
@@ -145,6 +147,18 @@ def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
         float={op: str(reason) for op, reason in data.get("float", {}).items()},
         fixed={op: (builtins.float(pair[0]), int(pair[1])) for op, pair in data.get("fixed", {}).items()},
     )
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Both tables of a file, table by table; where both have a value, that of `over`. `false` leaves a table out."""
+    both = {**under, **over}
+    for key, value in under.items():
+        if isinstance(value, dict) and key in over:
+            if over[key] is False:
+                del both[key]
+            elif isinstance(over[key], dict):
+                both[key] = merged(value, over[key])
+    return both
 
 
 def check_keys(data: Mapping[str, Any], known: Iterable[str], where: str) -> None:

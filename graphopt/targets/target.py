@@ -2,7 +2,7 @@
 own.
 
 A file is read strictly: an unknown key is an error that names the nearest one. With `extends = "NAME"` it says only in
-what it differs from a built-in target.
+what it differs from a built-in target; so do its sections `[quant]` and `[kinds]`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from graphopt.errors import TargetError, UsageError, nearest
 from graphopt.targets.cpu import multiplies_bytes_exactly
 from graphopt.targets.kinds import KindTable, read_kind_table
 from graphopt.targets.measured import Measured, read_measured, slowest
-from graphopt.targets.table import QuantTable, check_keys, read_quant_table
+from graphopt.targets.table import QuantTable, check_keys, merged, read_quant_table
 
 __all__ = ["Target", "list_targets", "load_target"]
 
@@ -141,24 +141,25 @@ def _loaded(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot be read: {error.strerror}", where=where) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not valid TOML: {error}", where=where, hint="see graphopt/targets/onnx.toml") from None
+    for key in ("quant", "kinds"):
+        section = data.get(key)
+        if isinstance(section, dict) and "extends" in section:
+            under = _base(section.pop("extends"), path, f"{where}, [{key}]")
+            data[key] = merged(under.get(key, {}), section)
     base = data.pop("extends", None)
-    if base is None:
-        return data
-    known = [name for name in list_targets() if name != path.stem]
-    if base not in known:
-        raise UsageError(f"extends cannot be {base!r}", where=where, hint=nearest(str(base), known))
-    under = _loaded(_FOLDER / f"{base}.toml")
+    return data if base is None else merged(_base(base, path, where), data)
+
+
+def _base(name: object, path: Path, where: str) -> dict[str, Any]:
+    """What stands in the file of the built-in target that the one at `path` extends."""
+    known = [built_in for built_in in list_targets() if built_in != path.stem]
+    if name not in known:
+        raise UsageError(f"extends cannot be {name!r}", where=where, hint=nearest(str(name), known))
+    under = _loaded(_FOLDER / f"{name}.toml")
     for table in (under, under.get("kinds", {})):  # files that lie beside the target that names them
         if "measured" in table:
             table["measured"] = os.fspath(_FOLDER / table["measured"])
-    return _merged(under, data)
-
-
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, table by table; where both have a value, that of `over`."""
-    tables = {key: _merged(value, over[key]) for key, value in under.items()
-              if isinstance(value, dict) and isinstance(over.get(key), dict)}  # fmt: skip
-    return {**under, **over, **tables}
+    return under
 
 
 def _target(data: Mapping[str, Any], path: Path) -> Target:

@@ -135,3 +135,24 @@ def test_a_target_that_extends_another_says_only_what_differs(tmp_path: Path) ->
     assert found.weighted["Gemm"] == ort.require_quant().weighted["Gemm"]
     with pytest.raises(UsageError, match="extends cannot be 'ort-cpo'"):
         load_target(write(tmp_path, 'extends = "ort-cpo"\nname = "mine"\ntitle = "t"\n'))
+
+
+def test_a_section_may_extend_that_of_another_target(tmp_path: Path) -> None:
+    table, head = load_target("tensorrt").require_quant(), 'name = "mine"\ntitle = "t"\n'
+    body = '[quant]\nextends = "tensorrt"\nrest = "bfloat16"\n[quant.weighted.Conv]\nmin_channels = 3\n'
+    mine = load_target(write(tmp_path, head + body))
+    assert mine.require_quant().weighted["Conv"] == replace(table.weighted["Conv"], min_channels=3)
+    assert mine.require_quant().weighted["MatMul"] == table.weighted["MatMul"]
+    assert (mine.require_quant().rest, mine.domains, mine.kinds.weights, mine.avoid) == ("bfloat16", {"": 0}, "", {})
+    kinds = load_target(write(tmp_path, f'{head}[kinds]\nextends = "ort-cpu"\nweights = "blocks"\n')).kinds
+    assert kinds == replace(load_target("ort-cpu").kinds, weights="blocks", measured=kinds.measured)
+    assert kinds.figures.tables
+    with pytest.raises(UsageError, match=r"mine.toml, \[quant\]: extends cannot be 'tensorr'"):
+        load_target(write(tmp_path, head + '[quant]\nextends = "tensorr"\n'))
+
+
+def test_a_row_of_the_other_target_can_be_left_out(tmp_path: Path) -> None:
+    table = load_target("tensorrt").require_quant()
+    text = 'extends = "tensorrt"\nname = "mine"\ntitle = "t"\n[quant.weighted]\nConv = false\n[kinds]\nrefused = false\n'
+    mine = load_target(write(tmp_path, text))
+    assert set(mine.require_quant().weighted) == set(table.weighted) - {"Conv"} and mine.kinds.refused == {}
