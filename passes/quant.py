@@ -35,6 +35,7 @@ class Quant(Pass):
     the nodes whose names match one of these patterns (`/head/*|*lm_head*`). `ends`: the first and the last layer, too.
     `only`: no other nodes than those whose names match.
     `calib-mem`: activations that calibration holds at a time, such as `512MiB` or `2GB`.
+    `activation`, `weight`: the types of both, or what the target wants (`auto`); 8-bit floats where it has them.
     `kind`: `static`; `dynamic`, activations quantized at run time, without calibration; `weights` alone, as `weight`
     with a scale for each `block` rows (0: for each column; -1: what suits); `auto` chooses for each operator.
     `format`: Q/DQ pairs, or operators that read and write integers.
@@ -83,7 +84,8 @@ class Quant(Pass):
     calib_mem: str = "512MiB"
     kind: Literal["static", "dynamic", "weights", "auto"] = "static"
     format: Literal["qdq", "qoperator"] = "qdq"
-    weight: Literal["int8", "uint8", "int4", "uint4"] = "int8"
+    activation: Literal["auto", "int8", "uint8", "int16", "uint16", "float8e4m3fn", "float8e5m2"] = "auto"
+    weight: Literal["auto", "int8", "uint8", "int4", "uint4", "float8e4m3fn", "float8e5m2"] = "auto"
     block: int = -1
     existing: Literal["keep", "retarget", "strip"] = "keep"
     calibration: str = ""
@@ -102,6 +104,7 @@ class Quant(Pass):
             selection=QuantSelection(ops=self.ops, skip=self.skip, ends=self.ends, only=self.only),
             kind=self.kind,
             format=self.format,
+            activation=self.activation,
             weight=self.weight,
             block=None if self.block == -1 else self.block,
             existing=self.existing,

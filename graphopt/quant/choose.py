@@ -86,7 +86,7 @@ class _Choosing:
         self.edit, self.target, self.choice = edit, target, choice
         self.kinds, self.figures = target.kinds, target.kinds.figures
         self.order = _WITH_DATA if data else _WITHOUT
-        self.column = {"static": "static", "dynamic": "dynamic", "weights": options.weight.removeprefix("u")}
+        self.column = {"static": "static", "dynamic": "dynamic", "weights": options.stored.removeprefix("u")}
 
     def product(self, node: Node) -> None:
         dense = dense_of(node, self.edit)

@@ -17,6 +17,7 @@ from graphopt.quant.quantized import Quantized
 from graphopt.quant.sound import place_around
 from graphopt.quant.stages import Feeds, Progress, invented
 from graphopt.quant.static import prepare, quantize_graph
+from graphopt.quant.typed import table_of
 from graphopt.quant.verdict import Verdict, judge, unmeasured
 from graphopt.runtime.executor import ExecutorError
 from graphopt.runtime.openvino import openvino_speedup
@@ -114,7 +115,7 @@ def _within_budget(
     options.check()
     if options.existing == "keep" and read_present(model):
         return quantize_graph(model, edit, target, options, data, seed=seed, progress=progress, decline=decline)
-    table = target.require_quant()
+    table = table_of(target, options)
     ready = prepare(model, edit, target, options, data, seed=seed, progress=progress, decline=decline)
     options = ready.options
 

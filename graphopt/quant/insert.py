@@ -216,7 +216,7 @@ class _Insertion:
         done, axis, biases = self._taken_over(group) or self._rounded(group)
         scale, zeros = done.params.scale, done.params.zero_point
         with self.edit.rewrite("quant.weight", at=first.node, sources=[h.node for h in group]) as rw:
-            stored = rw.constant(done.integers, like=f"{name}_int8")
+            stored = rw.constant(done.integers, like=f"{name}_{done.params.dtype}")
             scales = self._constant(rw, scale, f"{name}_scale")
             # Optional in ONNX, but QGemm is not chosen without.
             zero = self._constant(rw, zeros, f"{name}_zero_point")
@@ -224,7 +224,7 @@ class _Insertion:
             for h in group:
                 rw.set_input(h.node, 1, dq)
         self._drop(weight)
-        self._note("weight", name, "int8", scale, f"weight of {first.node.op}")
+        self._note("weight", name, done.params.dtype, scale, f"weight of {first.node.op}")
         for h, values in biases:
             self.attempt("quant.bias", h.node, functools.partial(self._bias, h, scale, values))
 
@@ -245,7 +245,8 @@ class _Insertion:
         assert array is not None, "a constant has content"
         least = self._least_scale(group, group[0].peaks.shape)
         done = self._exact(group, array, least) if self.bits < 8 else None
-        done = done or self._corrections.rounded(group, array, bits=self.bits, least=least)
+        dtype = self.table.weight
+        done = done or self._corrections.rounded(group, array, dtype=dtype, bits=self.bits, least=least)
         biases = [(h, self._corrections.bias(h, array, done)) for h in group if h.bias is not None]
         return done, group[0].axis, biases
 
@@ -255,7 +256,7 @@ class _Insertion:
         axis = channel_axis(group[0].node, group[0].rule, array.ndim)
         least = np.maximum(least, exact_scale(array, op, axis, per_channel=group[0].axis is not None))
         gains = len(self._corrections.gains)
-        done = self._corrections.rounded(group, array, bits=8, least=least)
+        done = self._corrections.rounded(group, array, dtype="int8", bits=8, least=least)
         if neighbours(done.integers.astype(np.float32), op, axis).max() <= EXACT:
             return done
         del self._corrections.gains[gains:]

@@ -53,7 +53,7 @@ def opset_of_kind(model: Model, table: KindTable, options: QuantOptions) -> int:
         return 0
     if options.kind == "dynamic":
         return OPSET_DYNAMIC
-    return opset_of_weights(table.weights, options.weight, options.block)
+    return opset_of_weights(table.weights, options.stored, options.block)
 
 
 def nodes_of_kind(model: Model, kind: str, options: QuantOptions, target: Target) -> tuple[list[Node], Carried]:
@@ -103,7 +103,7 @@ def carry_out(
         if kind == "dynamic":
             work = Dynamic(edit, target.kinds, nodes, per_channel=options.per_channel, bits=bits)
         else:
-            work = WeightsOnly(edit, target.kinds, dtype=options.weight, block=options.block, corrections=corrections)
+            work = WeightsOnly(edit, target.kinds, dtype=options.stored, block=options.block, corrections=corrections)
         for node in nodes:
             try:
                 done.placed.append(work.convert(node))

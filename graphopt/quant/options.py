@@ -12,6 +12,7 @@ from graphopt.quant.correct.equalize import EQUALIZATIONS
 from graphopt.quant.correct.weights import WEIGHT_CORRECTIONS
 from graphopt.quant.place import QuantSelection
 from graphopt.quant.ranges import check_method
+from graphopt.quant.types import QTYPES
 
 __all__ = ["CORRECTIONS", "FORMATS", "KINDS", "QuantOptions"]
 
@@ -21,6 +22,8 @@ EXISTING = ("keep", "retarget", "strip")
 RESTS = ("", "float32", "float16", "bfloat16")
 CORRECTIONS = (*EQUALIZATIONS, "awq", *WEIGHT_CORRECTIONS)
 _AUTO = "auto"
+_WIDEST = 16  # bits of an activation or weight
+_TYPES = (_AUTO, *(kind.name for kind in QTYPES.values() if kind.bits <= _WIDEST))
 _MEASURED = {"static": (*EQUALIZATIONS, "bias"), "weights": ("gptq",)}
 """What makes trained nets better; docs/quantization-methods.md has the figures."""
 
@@ -33,8 +36,9 @@ class QuantOptions:
     are known to help.
 
     `kind`: `static` (calibrated), `dynamic` (activations quantized at run time), `weights` (nothing else), or `auto`,
-    for each operator. `format`: `qdq` pairs, or `qoperator`, operators that read and write integers. `weight`: the type
-    of weights that are stored only, with a scale for each `block` rows (0: for each column; None: what suits).
+    for each operator. `format`: `qdq` pairs, or `qoperator`, operators that read and write integers.
+    `activation`, `weight`: the types to store both in; `auto` for what the target says, and int8 for weights that are
+    stored only, which get a scale for each `block` rows (0: for each column; None: what suits).
     `existing`: what becomes of a model that is quantized already: `keep` leaves it alone, `retarget` places its
     own scales for the target, `strip` begins anew from floats. `rest`: what the rest will be converted to (`float16`),
     for which the model may need another opset; empty for what the target says.
@@ -50,7 +54,8 @@ class QuantOptions:
     selection: QuantSelection = field(default_factory=QuantSelection)
     kind: str = "static"
     format: str = "qdq"
-    weight: str = "int8"
+    activation: str = _AUTO
+    weight: str = _AUTO
     block: int | None = None
     existing: str = "keep"
     rest: str = ""
@@ -61,11 +66,16 @@ class QuantOptions:
         if self.calib_mem < 1:
             raise UsageError(f"calib_mem is {self.calib_mem}", hint="give a number of bytes above 0, such as 1 << 29")
         for name, value, known in (
-            ("kind", self.kind, KINDS), ("format", self.format, FORMATS), ("weight", self.weight, WEIGHT_TYPES),
+            ("kind", self.kind, KINDS), ("format", self.format, FORMATS), ("activation", self.activation, _TYPES),
+            ("weight", self.weight, _TYPES if self.kind == "static" else (_AUTO, *WEIGHT_TYPES)),
             ("existing", self.existing, EXISTING), ("rest", self.rest, RESTS),
         ):  # fmt: skip
             if value not in known:
                 raise UsageError(f"quant.{name} cannot be {value!r}", hint=nearest(value, known))
+        if self.kind in ("dynamic", "weights") and self.activation != _AUTO:
+            raise UsageError(
+                f"activations are not stored with kind={self.kind}, so quant.activation cannot be {self.activation!r}"
+            )
         if self.block is not None and (self.block < 0 or self.block & (self.block - 1)):
             raise UsageError(f"quant.block is {self.block}", hint="give a power of two, such as 32, or 0 for a column")
         for name in self.corrections:
@@ -77,7 +87,12 @@ class QuantOptions:
                 hint="leave out one of the two, or begin anew with existing=strip",
             )
 
+    @property
+    def stored(self) -> str:
+        """The type of weights that are stored only."""
+        return "int8" if self.weight == _AUTO else self.weight
+
     def corrections_for(self, kind: str) -> tuple[str, ...]:
         """The corrections of a kind, with `auto` replaced by what it stands for: 8-bit weights alone need none."""
-        auto = () if kind == "weights" and self.weight.endswith("8") else _MEASURED.get(kind, ())
+        auto = () if kind == "weights" and self.stored.endswith("8") else _MEASURED.get(kind, ())
         return tuple(dict.fromkeys(n for name in self.corrections for n in (auto if name == _AUTO else (name,))))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from graphopt.ir.commit import FROM_KEY
 from graphopt.quant.operands import Heavy, analyse, moves_data, redundant_activation, sole_reader
 from graphopt.quant.styles import flow_of, objection_of
+from graphopt.quant.typed import opsets_of
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
@@ -133,12 +134,13 @@ def plan(
     opset = model.opset()
     selection = selection or QuantSelection()
     result = Plan(table, plain=frozenset(name for name, kind in selection.values.items() if kind == "float"))
-    old = opset < table.opset
+    least, least_per_channel = opsets_of(table)
+    old = opset < least
     per_channel = per_channel and table.per_channel
-    if per_channel and not old and opset < table.opset_per_channel:
+    if per_channel and not old and opset < least_per_channel:
         per_channel, result.dequantizer = table.per_channel_domain != "", table.per_channel_domain
         if not per_channel:
-            result.notes.append(_COARSE.format(opset, table.opset_per_channel))
+            result.notes.append(_COARSE.format(opset, least_per_channel))
     safe: set[Node] = set()
     objection = objection_of(table.style)
     for node, reason in _chosen(model, table, selection):
@@ -148,7 +150,7 @@ def plan(
                 continue
         found = reason or analyse(node, table.weighted[node.op], table, per_channel=per_channel)
         if isinstance(found, Heavy) and old:
-            found = f"QuantizeLinear needs opset {table.opset}, and the model has {opset}: convert it first"
+            found = f"QuantizeLinear needs opset {least}, and the model has {opset}: convert it first"
         if isinstance(found, Heavy):
             reason = _exempt(found, selection.floats, result.plain) or _protected(found, protects)
             found = reason or _hazard(found, table, safe) or objection(found) or found

@@ -8,12 +8,15 @@ with the Q that the next operator wants; of an Add that ends a residual block, q
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from graphopt.quant.operands import Heavy, sole_reader
 from graphopt.quant.place_inputs import InputFlow, float_summands, is_float
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from graphopt.ir.value import Node, Value
 
 __all__ = ["TensorRTFlow", "objection"]
@@ -46,10 +49,15 @@ def _conv_limits(heavy: Heavy) -> str | None:
     assert heavy.weight is not None
     shape = [d for d in heavy.weight.shape or () if isinstance(d, int)]
     outputs, inputs, kernel = shape[0], shape[1], shape[2:]
+    window = math.prod(kernel)
+    if heavy.rule.max_kernel and window > heavy.rule.max_kernel:
+        return f"its window has {window} elements, and beyond {heavy.rule.max_kernel} half precision is faster"
     if outputs >= least and inputs >= least:
         return None
     group = heavy.node.attr("group", 1)
-    if group == 1:
+    if not heavy.rule.narrow:
+        pass
+    elif group == 1:
         multiple = outputs % 8 == 0 or inputs % 8 == 0
         wide = heavy.x.is_input or outputs >= least or inputs >= least
         if multiple and wide and len(set(kernel)) == 1:
@@ -81,35 +89,61 @@ def _product_limits(heavy: Heavy) -> str | None:
 
 
 def _attention_limits(heavy: Heavy) -> str | None:
-    """Attention over long sequences has a fused kernel in half precision, which Q/DQ would take apart."""
-    most = heavy.rule.max_length
-    if heavy.other is None or not most:
+    """Attention has fused kernels, which Q/DQ take apart where they are for other sizes."""
+    most, head = heavy.rule.max_length, heavy.rule.head
+    if heavy.other is None or not (most or head):
         return None
-    if _leads_to_softmax(heavy.node.outputs[0]):
-        assert heavy.other.shape is not None
-        length = heavy.other.shape[-1]
-    elif heavy.x.producer is not None and heavy.x.producer.op == "Softmax" and heavy.x.shape is not None:
-        length = heavy.x.shape[-1]
-    else:
+    softmax, first = _softmax_behind(heavy.node.outputs[0]), True
+    if softmax is None:
+        softmax, first = _softmax_before(heavy.x), False
+    if softmax is None:
         return None
-    if not isinstance(length, int):
+    assert heavy.other.shape is not None
+    length = heavy.other.shape[-1] if first else (heavy.x.shape or (None,))[-1]
+    if most and not isinstance(length, int):
         return f"it is part of attention, whose length is not known to be at most {most}"
-    if length > most:
+    if most and isinstance(length, int) and length > most:
         return f"it is part of attention over {length} positions, and beyond {most} half precision is faster"
+    if not head:
+        return None
+    size = heavy.other.shape[-2 if first else -1]
+    if not isinstance(size, int) or not head[0] <= size <= head[1]:
+        return f"it is part of attention with heads of {size}, and the fused kernel takes {head[0]} to {head[1]}"
+    if not _is_product(softmax.inputs[0], (("Add",), ("Mul", "Div"))):
+        return "it is part of attention with more than a factor and a mask before Softmax, which is not fused"
     return None
 
 
-def _leads_to_softmax(value: Value) -> bool:
+def _softmax_before(value: Value) -> Node | None:
+    """The Softmax whose probabilities `value` holds."""
+    node = value.producer
+    if node is not None and node.op == "Cast" and node.is_standard and node.inputs[0] is not None:
+        node = node.inputs[0].producer
+    return node if node is not None and node.op == "Softmax" and node.is_standard else None
+
+
+def _softmax_behind(value: Value) -> Node | None:
     for _ in range(8):
         reader = sole_reader(value)
         if reader is None or not reader.is_standard:
-            return False
+            return None
         if reader.op == "Softmax":
-            return True
+            return reader
         if reader.op not in _SCORES:
-            return False
+            return None
         value = reader.outputs[0]
-    return False
+    return None
+
+
+def _is_product(value: Value | None, between: Sequence[Sequence[str]]) -> bool:
+    """Whether `value` is a product of matrices, with at most one operator of each group behind it, in that order."""
+    node = None if value is None else value.producer
+    if node is None or not node.is_standard:
+        return False
+    if node.op == "MatMul":
+        return True
+    at = next((i for i, ops in enumerate(between) if node.op in ops), None)
+    return at is not None and any(_is_product(v, between[at + 1 :]) for v in node.inputs)
 
 
 def _sums(value: Value) -> list[Value]:
@@ -131,7 +165,7 @@ class TensorRTFlow(InputFlow):
     def between(self, node: Node) -> None:
         if node.op == "Add":
             self._residual(node)
-        elif node.op == "LayerNormalization":
+        elif node.op == "LayerNormalization" and node.op in self.table.elementwise:
             self._normalized(node)
 
     def weighted(self, heavy: Heavy) -> None:

@@ -256,10 +256,12 @@ def _weight(stored: Stored, axis: int | None, table: QuantTable) -> tuple[np.nda
     """The integers of a weight in the target's type, with the numbers they stand for unchanged; None if it has none."""
     encoding, integers = stored.encoding, stored.integers
     zero = encoding.zero_point.astype(np.int32)
-    if encoding.block or encoding.scale.dtype != np.float32 or table.weight != "int8":
+    if encoding.block or encoding.scale.dtype != np.float32:
         return None
     if encoding.axis is not None and (encoding.axis != axis or not table.per_channel):
         return None
+    if table.weight != "int8":
+        return (integers, encoding.params, encoding.axis) if encoding.kind.name == table.weight else None
     if encoding.kind.name == "uint8":
         integers, zero = (integers.astype(np.int16) - 128).astype(np.int8), zero - 128
     elif encoding.kind.name != "int8":

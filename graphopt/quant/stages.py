@@ -14,7 +14,7 @@ import numpy as np
 from graphopt.quant.calibrate import Calibration, Watch, calibrate
 from graphopt.quant.choose import Choice, choose
 from graphopt.quant.correct.empirical import Empirical
-from graphopt.quant.correct.equalize import Equalizer
+from graphopt.quant.correct.equalize import EQUALIZATIONS, Equalizer
 from graphopt.quant.correct.migrate import Steps
 from graphopt.quant.correct.weights import WeightCorrections
 from graphopt.quant.coverage import reasons_by_name
@@ -29,6 +29,7 @@ from graphopt.quant.ranges import Range, range_of
 from graphopt.quant.retarget import Kept, Retarget
 from graphopt.quant.sizes import sizes_of
 from graphopt.quant.store import obtain
+from graphopt.quant.typed import opsets_of, require_types, table_of
 from graphopt.quant.types import qtype
 from graphopt.quant.unfit import marked, stand_ins, unfit
 from graphopt.runtime.executor import ExecutorError
@@ -80,8 +81,9 @@ class Static:
         self.model, self.edit, self.target = model, edit, target
         self.options, self.data, self.scales = options, data, scales
         self._seed, self._progress, self._decline = seed, progress, decline
-        self.table = target.require_quant()
-        self.bits = 7 if seven_bits(self.table, options.reduce_range) else 8
+        self.table = table_of(target, options)
+        self._floats = qtype(self.table.weight).is_float
+        self.bits = 7 if seven_bits(self.table, options.reduce_range) and not self._floats else 8
         self.corrections = WeightCorrections(options.corrections_for("static") if scales is None else ())
         self.notes: list[str] = []
         self.gains: Sequence[Gain] = ()
@@ -134,12 +136,16 @@ class Static:
 
     def _place(self) -> Plan:
         """The plan for the target, in an opset that it can be carried out in."""
+        needed = _opset_needed(self.model, self.table, self.options)
+        lifted = None
+        if self.scales is None:
+            lifted = lift_opset(self.model, self.edit, self.target, needed, decline=self._decline)
+            self.notes += [lifted] if lifted else []
+        if needed:
+            require_types(self.model, self.table, lifted)
         if self.scales is not None:
             placement = self.scales.plan(self._plan, calibrates=self.data is not None)
         else:
-            needed = _opset_needed(self.model, self.table, self.options)
-            lifted = lift_opset(self.model, self.edit, self.target, needed, decline=self._decline)
-            self.notes += [lifted] if lifted else []
             if self.options.kind == "auto":
                 self.choice = choose(self.model, self.edit, self.target, self.options, data=self.data is not None)
             placement = self._plan()
@@ -199,7 +205,7 @@ class Static:
             progress=teller(self._progress, "calibration"),
         )
         again = path is None  # a file is for the model as it is
-        wanted = self.options.corrections_for("static") if self.scales is None and again else ()
+        wanted = self._equalizations() if self.scales is None and again else ()
         equal = Equalizer(self.model, [h.node for h in placement.heavy], wanted, self.edit.protects)
         watches = [*self._watches(placement, unknown), *equal.watches]
         calibration, rest = self._known, None
@@ -217,6 +223,13 @@ class Static:
         if rest is not None:
             calibration = calibration.merged(run(self._watches(placement, unknown), batches=rest))
         return placement, calibration
+
+    def _equalizations(self) -> Sequence[str]:
+        """None for 8-bit floats: small channels have steps as fine, relative to them, as large ones."""
+        asked = [name for name in self.options.corrections if self._floats and name in EQUALIZATIONS]
+        why = f"was not used: the steps of {self.table.weight} are as fine as numbers are small"
+        self.notes += [f"{name} {why}" for name in asked]
+        return () if self._floats else self.options.corrections_for("static")
 
     def _watches(self, placement: Plan, values: Iterable[Value]) -> list[Watch]:
         return [*(Watch(v.name) for v in values), *self.corrections.watches(placement.heavy)]
@@ -310,9 +323,9 @@ def invented(model: Model, seed: int) -> Iterable[Feeds]:
 
 def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int:
     """The oldest opset in which a model is quantized as well as options and target allow; 0 if nothing will be."""
-    if not any(node.is_standard and _has_weight(node) for node in model.main.find(*table.weighted)):
+    if not any(node.is_standard and _has_weight(node) for node in model.main.find(*{*table.weighted} - {*table.float})):
         return 0
-    wanted = table.opset_per_channel if options.per_channel and table.per_channel else table.opset
+    wanted = opsets_of(table)[options.per_channel and table.per_channel]
     wanted = max(wanted, _HALF_OPSETS[options.rest or table.rest])
     wide = table.wide and "16bit" in options.selection.values.values()
     return max(wanted, qtype(table.wide).opset) if wide else wanted

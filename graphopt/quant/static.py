@@ -23,6 +23,7 @@ from graphopt.quant.quantized import Quantized
 from graphopt.quant.retarget import Retarget
 from graphopt.quant.stages import Feeds, Progress, Static, in_integers, seven_bits, teller
 from graphopt.quant.strip import dequantize_graph
+from graphopt.quant.typed import table_of
 from graphopt.quant.weights_only import WEIGHT_OPS, default_block
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def quantize_graph(
     if options.format == "qoperator":
         target.kinds.require("qoperator", target.name)
     if not at_run_time:
-        _check_ops(options, target.require_quant())
+        _check_ops(options, table_of(target, options))
     present = read_present(model)
     if present and options.existing == "keep":
         notes = (f"already quantized: {present}; {_KEPT}", *in_integers(edit, target, options))
@@ -82,7 +83,7 @@ def quantize_graph(
         model.metadata[SYNTHETIC_KEY] = guess
     if at_run_time:
         return _at_run_time(model, edit, target, options, data, teller(progress, "calibration"), decline)
-    table = target.require_quant()
+    table = table_of(target, options)
     scales = Retarget(given, model.main, table) if given is not None and options.existing == "retarget" else None
     work = Static(
         model, edit, target, options, data, scales, seed, progress, decline, calibration, before_insert
@@ -148,7 +149,7 @@ def _at_run_time(
         calibration = calibrate(model, watches, data, budget=options.calib_mem, progress=progress)
         corrections.use(calibration)
     if calibration is not None and corrections.protects:
-        protect_weights(edit, chosen, corrections, options.weight, functools.partial(_block, target, options))
+        protect_weights(edit, chosen, corrections, options.stored, functools.partial(_block, target, options))
     notes = [lifted] if lifted else []
     done = Quantized((), before.declined, 0, calibration, 8, notes, reasons=before.reasons)
     return _without_ranges(done, edit, target, options, {options.kind: chosen}, corrections)
@@ -181,7 +182,7 @@ def _without_ranges(
 
 
 def _block(target: Target, options: QuantOptions, rows: int) -> int:
-    return default_block(options.weight, target.kinds.weights, rows) if options.block is None else options.block
+    return default_block(options.stored, target.kinds.weights, rows) if options.block is None else options.block
 
 
 def _check_ops(options: QuantOptions, table: QuantTable) -> None:

@@ -6,6 +6,8 @@
 [quant.data_movement]           operators that only move data: one scale before and after
 [quant.float]                   operators that are left alone, with the reason
 [quant.fixed]                   operators whose output has a scale of its own, as [scale, zero point]
+[quant.types.float8e4m3fn]      another type of activations and weights that can be asked for, and what differs with it
+[quant.refused]                 types that cannot be asked for, with the reason
 
 With `extends = "NAME"` the section says only in what it differs from that of a built-in target.
 """
@@ -26,6 +28,8 @@ Style = Literal["integer-flow", "tensorrt", "openvino", "node-units"]
 _STYLES = ("integer-flow", "tensorrt", "openvino", "node-units")
 Output = Literal["always", "never", "if-wanted", "through-redundant-activation"]
 _OUTPUTS = ("always", "never", "if-wanted", "through-redundant-activation")
+_FLOATS = ("float8e4m3fn", "float8e5m2")
+_ACTIVATIONS = ("uint8", "int8", "uint16", "int16", *_FLOATS)
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,10 @@ class Weighted:
     `min_k`, `min_n`: weights with fewer
     rows or columns stay float, and so do products with fewer than `min_m` rows. `per_channel`: False for one scale per
     weight. Of the following, 0 is no limit. `spatial`: only with that many spatial axes. `min_channels`: fewer input
-    or output channels stay float, with the exceptions that the placement's style makes. `max_length`: attention over
-    longer sequences stays float.
+    or output channels stay float, with the exceptions that the placement's style makes if `narrow`. `max_kernel`: so
+    do convolutions with more elements in their window. `max_length`: attention over longer sequences stays float.
+    `head`: the least and the largest size of the heads of an attention that does not, unless it is empty; nor does what
+    has more between its products than a factor, a mask and Softmax.
     """
 
     axis: int = 0
@@ -63,7 +69,10 @@ class Weighted:
     per_channel: bool = True
     spatial: int = 0
     min_channels: int = 0
+    narrow: bool = True
+    max_kernel: int = 0
     max_length: int = 0
+    head: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class QuantTable:
     `style`: how pairs are placed. `integer-flow`: an operator runs on integers if a Q follows it (ONNX Runtime).
     `tensorrt`, `openvino`: the inputs of weighted operators, with the runtime's own rules for what lies between.
     `node-units`: every operator between DQ and Q.
-    `activation`, `weight`: `uint8` or `int8`; `symmetric`: activations have zero point 0.
+    `activation`, `weight`: what they are stored as; `symmetric`: activations have zero point 0.
     `wide`: the type of activations of 16 bits, "" if its kernels take none. `wide_cost`, `float_cost`: how many times
     as long a multiply-accumulate takes with these, and in float, as with 8 bits.
     `bias`: `int32` (stored as integers of scale x_scale × w_scale) or `float`.
@@ -97,6 +106,7 @@ class QuantTable:
     `opset`, `opset_per_channel`: oldest opsets for Q/DQ at all, and for a scale per channel.
     `fixed`: scale and zero point behind operators whose range is known. `least_range`: of an activation.
     `per_channel_domain`: the domain whose DequantizeLinear has a scale per channel before that, if any.
+    `types`: the tables for other types, by their names; `refused`: why there is none, by names of types.
     """
 
     style: Style = "integer-flow"
@@ -120,6 +130,8 @@ class QuantTable:
     float: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, tuple[builtins.float, int]] = field(default_factory=dict)
     least_range: builtins.float = 0.0
+    types: Mapping[str, QuantTable] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def centred(self, dtype: str) -> bool:
         """Whether activations of a type have zero point 0: all, or those that are second operands of products."""
@@ -127,14 +139,16 @@ class QuantTable:
 
 
 def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
-    """Build the table from TOML. Raises `UsageError` that names the key at fault."""
+    """Build the table from TOML, and those for its other types. Raises `UsageError` that names the key at fault."""
     known = {f.name for f in fields(QuantTable)}
     check_keys(data, known, where)
-    tables = ("weighted", "elementwise", "data_movement", "float", "fixed")
+    tables = ("weighted", "elementwise", "data_movement", "float", "fixed", "types", "refused")
     plain = {k: v for k, v in data.items() if k not in tables}
+    base = {k: v for k, v in data.items() if k not in ("types", "refused")}
+    check_keys(data.get("types", {}), _ACTIVATIONS, f"{where}, types")
     _one_of(plain, "style", _STYLES, where)
-    _one_of(plain, "activation", ("uint8", "int8"), where)
-    _one_of(plain, "weight", ("uint8", "int8"), where)
+    _one_of(plain, "activation", _ACTIVATIONS, where)
+    _one_of(plain, "weight", ("uint8", "int8", *_FLOATS), where)
     _one_of(plain, "bias", ("int32", "float"), where)
     _one_of(plain, "rest", ("float32", "float16", "bfloat16"), where)
     return QuantTable(
@@ -146,6 +160,11 @@ def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
         data_movement={op: dict(row) for op, row in data.get("data_movement", {}).items()},
         float={op: str(reason) for op, reason in data.get("float", {}).items()},
         fixed={op: (builtins.float(pair[0]), int(pair[1])) for op, pair in data.get("fixed", {}).items()},
+        types={
+            name: read_quant_table({**merged(base, row), "activation": name}, f"{where}, types.{name}")
+            for name, row in data.get("types", {}).items()
+        },
+        refused={name: str(reason) for name, reason in data.get("refused", {}).items()},
     )
 
 

@@ -116,7 +116,7 @@ def steps(
     something lies there. `bits`: of the integers, fewer than the type has. `least`: [N, 1], smallest scales. A group of
     zeros gets the typical scale of the others: its weights are zero with any, but a bias may be stored in units of it.
     """
-    high = kind.high if bits is None else float(2 ** (bits - 1) - 1)
+    high = kind.high if bits is None or kind.is_float else float(2 ** (bits - 1) - 1)
     low = kind.low if kind.bits < 8 or not symmetric else -high
     values, group = rows.values, rows.group
     if group == values.shape[1]:  # the same, and fast where rows do not lie in one piece

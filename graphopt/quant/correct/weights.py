@@ -60,13 +60,17 @@ class WeightCorrections:
     def use(self, calibration: Calibration) -> None:
         self._calibration = calibration
 
-    def rounded(self, group: Sequence[Heavy], weight: Array, *, bits: int, least: Array | None) -> Rounded:
-        """The int8 weight that the operators of `group` share; `bits` and `least` as in `best_rounding`."""
+    def rounded(
+        self, group: Sequence[Heavy], weight: Array, *, dtype: str, bits: int, least: Array | None
+    ) -> Rounded:
+        """The weight that the operators of `group` share; `dtype`, `bits` and `least` as in `best_rounding`."""
         axis = group[0].axis
         known = [self._moments(h, weight) for h in group] if self._methods else []
         moments = _together([m for m in known if m is not None]) if None not in known else None
         where = group[0].node.name
-        done = best_rounding(weight, axis=axis, bits=bits, least=least, moments=moments, methods=self._methods)
+        done = best_rounding(
+            weight, axis=axis, dtype=dtype, bits=bits, least=least, moments=moments, methods=self._methods
+        )
         self.gains += [Gain(name, where, before, after) for name, before, after in done.gains]
         self.notes += [f"{where}: {note}" for note in done.notes]
         return done
