@@ -157,9 +157,9 @@ def _within_budget(
     done = quantize_graph(
         model, edit, target, chosen, data, seed=seed, calibration=search.calibration, progress=progress, decline=decline
     )
-    return dataclasses.replace(
-        done, notes=[*ready.notes, *done.notes], gains=[*ready.gains, *done.gains], budget=budget, ranking=ranking
-    )
+    notes = dict.fromkeys((*ready.notes, *done.notes))
+    gains = (*ready.gains, *done.gains)
+    return dataclasses.replace(done, notes=[*notes], gains=gains, budget=budget, ranking=ranking)
 def _sound(done: Quantized, model: Model, edit: Editor, data: Iterable[Feeds] | None, seed: int) -> Quantized:
     """Remove the pairs that ONNX Runtime's optimizations break; what they are goes into the notes."""
     try:

@@ -197,15 +197,27 @@ class _Insertion:
                 (q,) = rw.node("QuantizeLinear", [value, scale, zero])
             else:
                 q = rw.constant(quantize(array, params), like=f"{value.name}_{params.dtype}")
-            (dq,) = rw.node("DequantizeLinear", [q, scale, zero])
-            if value.is_output and pair.readers is None:
-                rw.replace(value, dq)
-            else:
-                for node, index in readers:
-                    rw.set_input(node, index, dq)
+            rest = [at for at in readers if at not in pair.apart]
+            if rest or value.is_output:
+                (dq,) = rw.node("DequantizeLinear", [q, scale, zero])
+                if value.is_output and pair.readers is None:
+                    rw.replace(value, dq)
+                else:
+                    for node, index in rest:
+                        rw.set_input(node, index, dq)
+            for (node, index), (axis, size) in pair.apart.items():
+                rw.set_input(node, index, self._repeated(rw, q, pair, (axis, size)))
         if value.is_const:
             self._drop(value)
         self._note("activation", pair.like.name, params.dtype, params.scale, pair.reason)
+
+    def _repeated(self, rw: Rewrite, q: Value, pair: Pair, along: tuple[int, int]) -> Value:
+        """A DQ for a pair's integers whose scale is repeated along an axis: the same numbers."""
+        axis, size = along
+        params, name = self._params[id(pair)], pair.like.name
+        scales = self._constant(rw, np.full(size, params.scale), f"{name}_scales")
+        zeros = self._constant(rw, np.full(size, params.zero_point), f"{name}_zero_points")
+        return self._dequantized(rw, [q, scales, zeros], axis, pair.value)
 
     def weight(self, group: list[Heavy]) -> None:
         """Store a weight as integers, for all operators that share it, and their biases in its units."""

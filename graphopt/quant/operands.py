@@ -132,6 +132,10 @@ def redundant_activation(node: Node) -> tuple[bool, float | None]:
     return low == 0.0 and (high is None or high > 0.0), high
 
 
+def _text(value: object) -> object:
+    return value.decode() if isinstance(value, bytes) else value
+
+
 def _why_not_const(w: Value, node: Node) -> str:
     if w.is_input and w.is_initializer:
         return OVERRIDABLE

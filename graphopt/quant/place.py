@@ -9,12 +9,14 @@ they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
 from graphopt.ir.commit import FROM_KEY
+from graphopt.quant.exempt import exempt, hazard, protected
+from graphopt.quant.keep_float import keep_float
 from graphopt.quant.operands import Heavy, analyse, moves_data, redundant_activation, sole_reader
 from graphopt.quant.styles import flow_of, objection_of
 from graphopt.quant.typed import opsets_of
@@ -67,7 +69,8 @@ class Pair:
 
     The scale follows from the statistics of `like`, and of `also` if one scale has to serve all of these.
     `floor_zero`, `ceiling`: the range ends at 0, and there. `fixed`: scale and zero point whatever the statistics say.
-    A constant gets integers in its place, for the DQ.
+    A constant gets integers in its place, for the DQ. `apart`: readers with a DQ of their own, whose scale is repeated
+    along an axis of that size, see keep_float.py.
     """
 
     value: Value
@@ -79,6 +82,7 @@ class Pair:
     ceiling: float | None = None
     also: tuple[Value, ...] = ()
     fixed: tuple[float, int] | None = None
+    apart: dict[tuple[Node, int], tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,8 @@ def plan(
         if isinstance(found, Heavy) and old:
             found = f"QuantizeLinear needs opset {least}, and the model has {opset}: convert it first"
         if isinstance(found, Heavy):
-            reason = _exempt(found, selection.floats, result.plain) or _protected(found, protects)
-            found = reason or _hazard(found, table, safe) or objection(found) or found
+            reason = exempt(found, selection.floats, result.plain) or protected(found, protects)
+            found = reason or hazard(found, table, safe) or objection(found) or found
         if isinstance(found, str):
             result.declined.append(Declined(node, found))
         else:
@@ -166,40 +170,6 @@ def plan(
             if table.wide and selection.values.get(pair.like.name) == "16bit":
                 pair.dtype = table.wide
     return result
-
-
-def _exempt(heavy: Heavy, floats: Collection[str], plain: Collection[str]) -> str | None:
-    """A reason not to quantize an operator that would cost too much accuracy, or that reads what would."""
-    read = (v.name for v in (heavy.x, heavy.other) if v is not None)
-    if heavy.node.outputs[0].name in floats or any(name in plain for name in read):
-        return "it would cost too much accuracy"
-    return None
-
-
-def _protected(heavy: Heavy, protects: Callable[[Node | Value], bool]) -> str | None:
-    """A reason not to quantize an operator of which something has to stay as it is."""
-    bias = heavy.bias
-    parts = [heavy.node, heavy.weight, *(() if bias is None else (bias.reader, bias.value))]
-    return "it is protected" if any(part is not None and protects(part) for part in parts) else None
-
-
-def _hazard(heavy: Heavy, table: QuantTable, safe: set[Node]) -> str | None:
-    """A reason not to quantize the input, if the runtime would move its Q up to an operator that takes none.
-
-    `safe`: nodes from which it is known that the way up holds none; grows, so that no way is walked twice.
-    """
-    node = heavy.x.producer
-    walked = []
-    while node is not None and node.is_standard and node not in safe:
-        walked.append(node)
-        row = table.elementwise.get(node.op)
-        attr = next((a for a in row.unless_set if a in node.attrs), None) if row is not None else None
-        if attr is not None:
-            return f"its input comes from {node.op} with {attr}, which the runtime cannot quantize"
-        passes = node.op in table.data_movement or node.op in ("Relu", "Clip")
-        node = node.inputs[0].producer if passes and node.inputs[0] is not None else None
-    safe.update(walked)
-    return None
 
 
 def _chosen(model: Model, table: QuantTable, selection: QuantSelection) -> list[tuple[Node, str | None]]:
@@ -247,6 +217,7 @@ class _Flow:
         self.table = result.table
         self.result = result
         self.nodes = list(model.main.nodes)
+        self.axes = model.opset() >= self.table.opset_per_channel or bool(result.dequantizer)
         self.heavy = {h.node: h for h in result.heavy}
         self.wanted: set[Value] = set()
         self.handed_on: set[Value] = set()
@@ -263,6 +234,7 @@ class _Flow:
                 self._movement(node)
             elif self._elementwise(node):
                 self._on_integers(node)
+        keep_float(self.result, self._is_integer, per_channel=self.axes)
 
     def _backward(self) -> None:
         for node in reversed(self.nodes):
@@ -351,6 +323,20 @@ class _Flow:
         for output in node.outputs:
             if output in self.wanted:
                 self._write(output, root, f"{node.op} moves integers: the scale of {root.like.name!r} stays")
+
+    def _is_integer(self, value: Value) -> bool:
+        """Whether `value` is integer; it becomes so, if it is what is left of an integer that was only moved."""
+        ways = [value]
+        while ways[-1] not in self.integer:
+            node = ways[-1].producer
+            source = node.inputs[0] if node is not None and self._moves(node) else None
+            if source is None:
+                return False
+            ways.append(source)
+        root = self.integer[ways.pop()]
+        for moved in reversed(ways):
+            self._write(moved, root, f"integers that are moved: the scale of {root.like.name!r} stays")
+        return value in self.integer
 
     def _on_integers(self, node: Node) -> None:
         value, root = self._result(node)

@@ -85,6 +85,13 @@ class Encoding:
             and np.array_equal(self.zero_point.astype(np.float32), other.zero_point.astype(np.float32))
         )
 
+    def simplest(self) -> Encoding:
+        """The same encoding with one scale, if all of its scales and zero points are the same."""
+        zeros = self.zero_point.astype(np.float32)
+        if self.block or np.ptp(self.scale) or np.ptp(zeros):
+            return self
+        return Encoding(self.scale.reshape(-1)[:1].reshape(()), self.zero_point.reshape(-1)[:1].reshape(()))
+
     def decode(self, stored: Array) -> Array:
         """DequantizeLinear: the real numbers, in the type of the scale."""
         return dequantize(stored, self.params, self.axis, self.block).astype(self.scale.dtype)

@@ -129,6 +129,7 @@ class _Strip:
         if q is None or not is_quantize(q):
             raise Decline("what it reads comes from no QuantizeLinear")
         mine = encoding_of(q)
+        encoding = encoding.simplest()
         if mine is None or not mine.equals(encoding):
             raise Decline("the QuantizeLinear in front of it has another scale")
         x = q.inputs[0]

@@ -126,7 +126,7 @@ class _Builder:
         self._place(chosen, source, readers)
         for position, index in readers:
             self.nodes[position].replace_input_with(index, out)
-        values = (*known.values, str(source.name))
+        values = tuple(dict.fromkeys((*known.values, str(source.name))))
         return Switch(known.name, values, (*known.readers, *readers), known.const)
 
     def _place(self, chosen: oir.Node, source: oir.Value, readers: Sequence[tuple[int, int]]) -> None:
@@ -190,10 +190,11 @@ def _is_rounded(value: oir.Value) -> bool:
 
 
 def _scale(value: oir.Value) -> Hashable:
-    """What tells whether two tensors have the same scale: an initializer, of which equal ones are shared."""
-    producer = value.producer()
-    assert producer is not None
-    return producer.inputs[1]
+    """What tells whether two tensors have the same scale: an initializer, of which equal ones are shared.
+
+    That of the Q, where there is one: a DQ behind it may have the same scale several times over.
+    """
+    return _chain(value)[0].inputs[1]
 
 
 def _chain(value: oir.Value) -> list[oir.Node]:

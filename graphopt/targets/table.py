@@ -107,6 +107,7 @@ class QuantTable:
     `fixed`: scale and zero point behind operators whose range is known. `least_range`: of an activation.
     `per_channel_domain`: the domain whose DequantizeLinear has a scale per channel before that, if any.
     `types`: the tables for other types, by their names; `refused`: why there is none, by names of types.
+    `requantized`: operators that the runtime quantizes though they are float, between DQ and Q (keep_float.py).
     """
 
     style: Style = "integer-flow"
@@ -132,6 +133,7 @@ class QuantTable:
     least_range: builtins.float = 0.0
     types: Mapping[str, QuantTable] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    requantized: tuple[str, ...] = ()
 
     def centred(self, dtype: str) -> bool:
         """Whether activations of a type have zero point 0: all, or those that are second operands of products."""
@@ -146,6 +148,7 @@ def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
     plain = {k: v for k, v in data.items() if k not in tables}
     base = {k: v for k, v in data.items() if k not in ("types", "refused")}
     check_keys(data.get("types", {}), _ACTIVATIONS, f"{where}, types")
+    plain["requantized"] = tuple(data.get("requantized", ()))
     _one_of(plain, "style", _STYLES, where)
     _one_of(plain, "activation", _ACTIVATIONS, where)
     _one_of(plain, "weight", ("uint8", "int8", *_FLOATS), where)

@@ -4,7 +4,7 @@
 input becomes zero throughout, and the weights on that channel large, so that nothing is left of the others in 8 bits
 and float computes what it did. Corrections would mend that, so they are left out. The goal: only that layer stays
 float, in at most 2 + log2(n) probes of the metric, n being the steps there are from all in 8 bits to all in float.
-`more` says that others stay float, too: ONNX Runtime rounds the weights of a float layer between DQ and Q by itself.
+`more` says that others stay float, too.
 """
 
 from __future__ import annotations
