@@ -36,7 +36,7 @@ def apply(editor: Editor, draft: Draft) -> Change:
     anchor = _place(editor, draft)
 
     for value in draft.constants:
-        draft.graph.initializers.add(value)
+        draft.homes.get(value, draft.graph).initializers.add(value)
     _insert(editor, draft, anchor)
     for domain in {node.domain for node in draft.nodes} - {""}:
         editor.model.facts.import_domain(domain, draft.graph)

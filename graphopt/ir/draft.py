@@ -26,6 +26,7 @@ class Draft:
 
     `anchor`: the node at which the change is made, and whose name the new nodes are called after.
     `sources`: the nodes that the new ones are made from, for provenance.
+    `homes`: the outer graphs that get constants which the change does not leave in its own.
     `same_type`: whether a replacement must have the dtype and shape of what it replaces.
     """
 
@@ -36,6 +37,7 @@ class Draft:
     same_type: bool = True
     nodes: list[oir.Node] = field(default_factory=list)
     constants: list[oir.Value] = field(default_factory=list)
+    homes: dict[oir.Value, oir.Graph] = field(default_factory=dict)
     replaced: list[tuple[oir.Value, oir.Value]] = field(default_factory=list)
     inputs: list[tuple[oir.Node, int, oir.Value]] = field(default_factory=list)
 

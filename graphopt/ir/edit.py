@@ -135,6 +135,24 @@ class Editor:
             del graph.initializers[raw.name]
         self.model.facts.forget(raw)
 
+    def name_apart(self) -> None:
+        """Give each computed value in a body a name that no other value of the model has; not a rewrite.
+
+        Two branches may use the same names, and so may a body and what it does not see.
+        """
+        taken: set[str] = set()
+        for graph in self.model.raw_graphs():
+            values = [v for v in graph.inputs if not v.is_initializer()]
+            values += [o for node in graph for o in node.outputs]
+            body = self.model.holders[graph] is not None
+            for value in values:
+                kept = self.protection is not None and value in self.protection.values
+                if value.name and value.name in taken and body and not kept:
+                    value.name = self.fresh_name(value.name)
+                if value.name:
+                    taken.add(value.name)
+            taken.update(graph.initializers)
+
     def drop_unused_functions(self) -> None:
         """Remove local functions that no node calls, directly or through another function."""
         functions = self.model.ir.functions

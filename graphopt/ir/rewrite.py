@@ -37,8 +37,13 @@ class Rewrite:
         else:
             self.rollback()
 
-    def constant(self, array: np.ndarray | oir.TensorProtocol, like: str = "constant") -> Value:
-        """A new initializer that holds `array` (any shape; its dtype is kept), named after `like`."""
+    def constant(
+        self, array: np.ndarray | oir.TensorProtocol, like: str = "constant", *, graph: Graph | None = None
+    ) -> Value:
+        """A new initializer that holds `array` (any shape; its dtype is kept), named after `like`.
+
+        `graph`: the one that gets it, around that which is rewritten; by default that itself.
+        """
         tensor: oir.TensorProtocol
         if isinstance(array, np.ndarray):
             tensor = oir.Tensor(np.ascontiguousarray(array).reshape(array.shape))
@@ -48,6 +53,8 @@ class Rewrite:
         value.type = oir.TensorType(tensor.dtype)
         value.shape = oir.Shape(tensor.shape.numpy())
         self._draft.constants.append(value)
+        if graph is not None:
+            self._draft.homes[value] = graph._raw
         self._model.facts.add_constant(value)
         return Value(self._model, value)
 

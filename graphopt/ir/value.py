@@ -318,6 +318,20 @@ class Graph(_View):
         return self._raw is self._model.ir.graph
 
     @property
+    def holder(self) -> Node | None:
+        """The node in one of whose attributes this body stands; None for the main graph and those of functions."""
+        node = self._model.holders.get(self._raw)
+        return None if node is None else Node(self._model, node)
+
+    @property
+    def outermost(self) -> Graph:
+        """The main graph or that of a function: this graph itself, or the one around all bodies that it stands in."""
+        graph: Graph = self
+        while (holder := graph.holder) is not None:
+            graph = holder.graph
+        return graph
+
+    @property
     def is_function(self) -> bool:
         """Whether this is a local function's body, which takes part in the model once per call."""
         return self._raw.meta.get(FUNCTION_BODY) is True

@@ -28,7 +28,7 @@ from graphopt.verify.validate import patience
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
 
-__all__ = ["MEMORY", "Calibration", "Watch", "calibrate"]
+__all__ = ["MEMORY", "UNREACHED", "Calibration", "Watch", "calibrate"]
 
 _CHILD = "graphopt.quant.collect"
 _TIMEOUT = 300.0  # seconds for one run, and
@@ -38,9 +38,13 @@ _HUGE = 1e8  # larger than what networks compute with, but for masks
 _ONE = "there is one sample only, and others may go beyond its ranges"
 
 _S = TypeVar("_S", TensorStatistics, ChannelStatistics)
+_K = TypeVar("_K")
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
 
+
+UNREACHED = "no sample reached it"
+"""Why there are no statistics of what stands in a body that was never run."""
 
 MEMORY = 1 << 29
 """Bytes of activations that are fetched at a time, unless the caller says otherwise."""
@@ -53,7 +57,8 @@ class Calibration:
 
     `synthetic`: the inputs were invented, so the ranges are a guess. `along` and `products` have the statistics of
     channels and the sums of X^T X ([K, K] float64) by name and watched axis; what did not fit is missing, and
-    `unfit` says why, by the same keys. `missing`: values in bodies that cannot be watched, each with the reason.
+    `unfit` says why, by the same keys. `missing`: values in bodies that cannot be watched, or were never computed, with
+    the reason.
     """
 
     statistics: Mapping[str, TensorStatistics]
@@ -66,8 +71,9 @@ class Calibration:
     unfit: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     def has(self, watches: Iterable[Watch | str]) -> bool:
-        """Whether all these values were watched."""
-        return all((w if isinstance(w, str) else w.name) in self.statistics for w in watches)
+        """Whether all these values were watched, or looked for in vain."""
+        names = {w if isinstance(w, str) else w.name for w in watches}
+        return all(name in self.statistics or name in self.missing for name in names)
 
     @property
     def channels(self) -> dict[str, ChannelStatistics]:
@@ -86,24 +92,29 @@ class Calibration:
             statistics={**self.statistics, **newer.statistics},
             along={**self.along, **newer.along},
             products={**self.products, **newer.products},
+            missing={**self.missing, **newer.missing},
         )
 
     def merged(self, later: Calibration) -> Calibration:
-        """What was seen in the batches of both; values that only one of them watched are left out."""
-        missing = {**self.missing, **later.missing}
-        unfit = {**self.unfit, **later.unfit}
-        common = [name for name in self.statistics if name in later.statistics and name not in missing]
-        statistics = {name: _sum(self.statistics[name], later.statistics[name]) for name in common}
-        along = {key: _sum(found, later.along[key]) for key, found in self.along.items() if key in later.along}
-        unfit |= {key: found.unfit for key, found in along.items() if found.unfit is not None}
-        along = {key: found for key, found in along.items() if found.unfit is None}
-        products = {}
-        for key in along.keys() & self.products.keys() & later.products.keys():
-            parts = [matrix for matrix in (self.products[key], later.products[key]) if matrix.size]
-            products[key] = np.sum(parts, 0) if parts else self.products[key]
-        warnings = tuple(_warnings(statistics, unfit))
-        batches = self.batches + later.batches
-        return Calibration(statistics, batches, self.synthetic, warnings, along, products, missing, unfit)
+        """What was seen in the batches of both; a branch may have been taken in those of one of them alone."""
+        statistics = _both(self.statistics, later.statistics)
+        along = _both(self.along, later.along)
+        unfit = {**self.unfit, **later.unfit} | {key: c.unfit for key, c in along.items() if c.unfit is not None}
+        products: dict[tuple[str, int], Array] = {}
+        for key, matrix in (*self.products.items(), *later.products.items()):
+            if key not in unfit:
+                before = products.get(key)
+                products[key] = before + matrix if before is not None and before.size and matrix.size else matrix
+        return Calibration(
+            statistics,
+            self.batches + later.batches,
+            self.synthetic,
+            tuple(_warnings(statistics, unfit)),
+            {key: found for key, found in along.items() if key not in unfit},
+            products,
+            {name: why for name, why in {**self.missing, **later.missing}.items() if name not in statistics},
+            unfit,
+        )
 
 
 def calibrate(
@@ -160,10 +171,13 @@ def calibrate(
     return replace(found, warnings=(_ONE, *found.warnings)) if total == 1 and not synthetic else found
 
 
-def _sum(a: _S, b: _S) -> _S:
-    both = copy.copy(a)
-    both.merge(b)
-    return both
+def _both(a: Mapping[_K, _S], b: Mapping[_K, _S]) -> dict[_K, _S]:
+    """Sums of what is in both, and what is in one alone."""
+    sums = {**a, **b}
+    for key in a.keys() & b.keys():
+        sums[key] = copy.copy(a[key])
+        sums[key].merge(b[key])
+    return sums
 
 
 def _checked(feeds: Feeds, packed: Package, number: int) -> dict[str, Array]:
@@ -189,6 +203,7 @@ class _Seen:
         inner = [name for name in names if name not in main]
         exposed = expose(model, inner) if inner else Exposed(model.ir, {}, {})
         self.missing = exposed.declined
+        self._inner = set(inner)
         self._spare: Package | None = None
         self.names = [name for name in names if name not in self.missing]
         self._outer = {name: exposed.outer.get(name, (name, 0)) for name in self.names}
@@ -218,7 +233,11 @@ class _Seen:
             if outer not in kept:
                 missing[name] = "its size changes from one iteration to the next"
                 continue
-            statistics[name] = kept[outer].statistics
+            found = kept[outer].statistics
+            if name in self._inner and not found.count + found.nan + found.inf:
+                missing[name] = UNREACHED
+                continue
+            statistics[name] = found
             for channels in kept[outer].channels:
                 channels.axis -= levels if channels.axis >= 0 else 0
                 along[name, channels.axis] = channels

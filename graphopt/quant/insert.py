@@ -19,10 +19,11 @@ from graphopt.quant.ranges import Range, activation_params, bias_limit_scale, qu
 from graphopt.quant.retarget import Kept
 from graphopt.quant.saturation import EXACT, exact_scale, neighbours
 from graphopt.quant.types import QuantParams, qtype, quantize
+from graphopt.quant.within import ancestor, by_graph, home_of
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor, Rewrite
-    from graphopt.ir.value import Node, Value
+    from graphopt.ir.value import Graph, Node, Value
     from graphopt.quant.operands import Heavy
     from graphopt.quant.place import Pair, Plan
 
@@ -63,7 +64,7 @@ def insert(
     progress: Callable[[int, int | None], None] | None = None,
     decline: Decliner | None = None,
 ) -> list[Placed]:
-    """Change the model as planned; one rewrite per pair, per weight and per bias.
+    """Change the model as planned; one rewrite per pair, per weight and per bias, and for each body with its readers.
 
     `ranges` has those of `plan.calibrated`. `bits`: of a weight, 7 where a processor without VNNI has to multiply it
     exactly. `corrections`: how weights are rounded; without, to the nearest. `kept`: what is not computed here, but
@@ -137,6 +138,7 @@ class _Insertion:
         self._corrections = corrections
         self.table = plan.table
         self.edit = edit
+        self._main = edit.model.main
         self.domain = plan.dequantizer
         if self.domain:
             edit.model.ir.opset_imports.setdefault(self.domain, 1)
@@ -146,7 +148,7 @@ class _Insertion:
         self._params = {
             id(p): kept.params.get(id(p)) or self._activation(p, _range(p, ranges)) for p in plan.pairs
         }
-        self._biases: dict[tuple[Value, Value], Value] = {}
+        self._biases: dict[tuple[Value, Value, Graph], Value] = {}
         self._constants = _small_constants(edit)
         self._x_scale = self._scales_read(plan)
 
@@ -185,11 +187,14 @@ class _Insertion:
             self._decline(by, node, declined.reason)
 
     def pair(self, pair: Pair) -> None:
-        """Put Q and DQ on a value, and let its readers, or all of them, read the DQ."""
+        """Put Q and DQ on a value, and let its readers, or all of them, read the DQ; in a body, one of its own."""
         value, params = pair.value, self._params[id(pair)]
         readers = value.uses() if pair.readers is None else pair.readers
-        anchor = value.producer or min((n for n, _ in readers), key=lambda n: self.edit.ranks.of(n._raw))
-        with self.edit.rewrite("quant.activation", at=anchor) as rw:
+        home = home_of(value, readers[0][0]) if pair.readers else value.graph
+        assert home is not None, "a value of the model stands in a graph"
+        anchor = self._anchor(value, readers, home)
+        # A pair keeps the shape, also where it is not known, as in a Loop.
+        with self.edit.rewrite("quant.activation", at=anchor, same_type=value.shape is not None) as rw:
             scale = self._constant(rw, params.scale, f"{pair.like.name}_scale")
             zero = self._constant(rw, params.zero_point, f"{pair.like.name}_zero_point")
             array = value.array() if value.is_const else None
@@ -207,6 +212,12 @@ class _Insertion:
                         rw.set_input(node, index, dq)
             for (node, index), (axis, size) in pair.apart.items():
                 rw.set_input(node, index, self._repeated(rw, q, pair, (axis, size)))
+        for graph, inside in by_graph(readers).items():
+            if graph != home and any(self._fuses(node) for node, _ in inside):
+                with self.edit.rewrite("quant.activation", at=inside[0][0]) as rw:
+                    (own,) = rw.node("DequantizeLinear", [q, scale, zero])
+                    for node, index in inside:
+                        rw.set_input(node, index, own)
         if value.is_const:
             self._drop(value)
         self._note("activation", pair.like.name, params.dtype, params.scale, pair.reason)
@@ -219,6 +230,18 @@ class _Insertion:
         zeros = self._constant(rw, np.full(size, params.zero_point), f"{name}_zero_points")
         return self._dequantized(rw, [q, scales, zeros], axis, pair.value)
 
+    def _anchor(self, value: Value, readers: Iterable[tuple[Node, int]], home: Graph) -> Node:
+        """The node of `home` behind which a value is there, or before which it has to be."""
+        producer = value.producer
+        if producer is not None and producer.graph == home:
+            return producer
+        return min((ancestor(node, home) for node, _ in readers), key=lambda n: self.edit.ranks.of(n._raw))
+
+    def _fuses(self, node: Node) -> bool:
+        """Whether the runtime merges an operator with the DQ in front of it, which it does within one graph."""
+        rows = (self.table.weighted, self.table.elementwise, self.table.data_movement)
+        return node.is_standard and any(node.op in row for row in rows)
+
     def weight(self, group: list[Heavy]) -> None:
         """Store a weight as integers, for all operators that share it, and their biases in its units."""
         first = group[0]
@@ -227,14 +250,17 @@ class _Insertion:
         name = weight.name
         done, axis, biases = self._taken_over(group) or self._rounded(group)
         scale, zeros = done.params.scale, done.params.zero_point
-        with self.edit.rewrite("quant.weight", at=first.node, sources=[h.node for h in group]) as rw:
-            stored = rw.constant(done.integers, like=f"{name}_{done.params.dtype}")
-            scales = self._constant(rw, scale, f"{name}_scale")
-            # Optional in ONNX, but QGemm is not chosen without.
-            zero = self._constant(rw, zeros, f"{name}_zero_point")
-            dq = self._dequantized(rw, [stored, scales, zero], axis, weight)
-            for h in group:
-                rw.set_input(h.node, 1, dq)
+        stored: Value | None = None
+        for inside in by_graph((h.node, 1) for h in group).values():
+            nodes = [node for node, _ in inside]
+            with self.edit.rewrite("quant.weight", at=nodes[0], sources=nodes) as rw:
+                stored = stored or rw.constant(done.integers, like=f"{name}_{done.params.dtype}", graph=self._main)
+                scales = self._constant(rw, scale, f"{name}_scale")
+                # Optional in ONNX, but QGemm is not chosen without.
+                zero = self._constant(rw, zeros, f"{name}_zero_point")
+                dq = self._dequantized(rw, [stored, scales, zero], axis, weight)
+                for node in nodes:
+                    rw.set_input(node, 1, dq)
         self._drop(weight)
         self._note("weight", name, done.params.dtype, scale, f"weight of {first.node.op}")
         for h, values in biases:
@@ -291,20 +317,21 @@ class _Insertion:
         with self.edit.rewrite("quant.bias", at=bias.reader) as rw:
             stored = self._constant(rw, integers, f"{name}_int32")
             scales = self._constant(rw, scale, f"{name}_scale")
-            dq = self._biases.get((stored, scales))  # layers that share weight, input and bias
+            key = (stored, scales, bias.reader.graph)
+            dq = self._biases.get(key)  # layers that share weight, input and bias
             if dq is None or not self._precedes(dq, bias.reader):
                 dq = self._dequantized(rw, [stored, scales], 0 if scale.ndim else None, bias.value)
             rw.set_input(bias.reader, bias.index, dq)
-        self._biases[stored, scales] = dq
+        self._biases[key] = dq
         self._drop(bias.value)
         self._note("bias", name, "int32", scale, f"bias of {heavy.node.op}, in units of x_scale × w_scale")
 
     def _constant(self, rw: Rewrite, array: Array, like: str) -> Value:
-        """A new initializer, or the one that holds the same bits: zero points and scales recur."""
+        """A new initializer of the main graph, or the one that holds the same bits: zero points and scales recur."""
         key = _bits(array)
         known = self._constants.get(key)
         if known is None or not known.is_initializer:  # it may have been dropped meanwhile
-            known = self._constants[key] = rw.constant(array, like=like)
+            known = self._constants[key] = rw.constant(array, like=like, graph=self._main)
         return known
 
     def _dequantized(self, rw: Rewrite, inputs: list[Value], axis: int | None, like: Value) -> Value:

@@ -34,7 +34,7 @@ def keep_float(plan: Plan, integer: Callable[[Value], bool], *, per_channel: boo
         node = declined.node
         x = node.inputs[0] if node.inputs else None
         exposed = node.op in plan.table.requantized and _has_constant_weight(node)
-        if not exposed or x is None or x.graph is None or not x.graph.is_main or not _is_rounded_behind(plan, node):
+        if not exposed or x is None or x.graph != node.graph or not _is_rounded_behind(plan, node):
             continue
         if not integer(x):
             continue

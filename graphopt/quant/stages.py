@@ -32,6 +32,8 @@ from graphopt.quant.store import obtain
 from graphopt.quant.typed import opsets_of, require_types, table_of
 from graphopt.quant.types import qtype
 from graphopt.quant.unfit import marked, stand_ins, unfit
+from graphopt.quant.unseen import unseen, witnesses
+from graphopt.quant.within import graphs_of, not_inside
 from graphopt.runtime.executor import ExecutorError
 from graphopt.targets.cpu import multiplies_bytes_exactly
 from graphopt.verify.feeds import synthesize
@@ -88,8 +90,8 @@ class Static:
         self.notes: list[str] = []
         self.gains: Sequence[Gain] = ()
         self.choice = Choice()
-        self._unfit: Mapping[Node, str] = {}
-        self._marked: Mapping[str, str] = {}
+        self._unfit: dict[Node, str] = {}
+        self._marked: dict[str, str] = {}
         self._known, self._before_insert = calibration, before_insert
 
     def run(self) -> Quantized:
@@ -171,20 +173,13 @@ class Static:
 
         Layers are equalized on the way, and some may have to stay float, which makes another plan of it.
         """
-        known = {} if self.scales is None else self.scales.ranges(placement)
+        known = self._given(placement)
         unknown = [v for v in placement.calibrated if v not in known]
         if not unknown:
             return placement, known, None
-        placement, calibration = self._equalized(placement, unknown)
-        if self.scales is None:
-            unknown = placement.calibrated
-            self._unfit = unfit(placement, calibration.statistics)
-            self._marked = marked(placement, calibration.statistics) if self.table.style == "node-units" else {}
-            self.notes += [f"{name!r} is left float: {reason}" for name, reason in self._marked.items()]
-        if self._unfit or self._marked:
-            before, placement = placement, self._plan()
-            calibration = calibration.updated(stand_ins(before, placement, calibration))
-            unknown = placement.calibrated
+        placement, calibration = self._settle(*self._equalized(placement, unknown))
+        known = self._given(placement)
+        unknown = [v for v in placement.calibrated if v not in known]
         self.corrections.use(calibration)
         return placement, known | _ranges(placement, unknown, calibration.statistics, self.options), calibration
 
@@ -231,8 +226,37 @@ class Static:
         self.notes += [f"{name} {why}" for name in asked]
         return () if self._floats else self.options.corrections_for("static")
 
+    def _settle(self, placement: Plan, calibration: Calibration) -> tuple[Plan, Calibration]:
+        """Leave out what the statistics say cannot be rounded, and what there are none of; until nothing is left."""
+        if self.scales is None:
+            self._unfit.update(unfit(placement, calibration.statistics))
+            if self.table.style == "node-units":
+                self._marked.update(marked(placement, calibration.statistics))
+        if self._unfit or self._marked:
+            placement, calibration = self._again(placement, calibration)
+        while found := unseen(placement, calibration, self._given(placement)):
+            self._unfit.update(found.nodes)
+            self._marked.update(found.values)
+            placement, calibration = self._again(placement, calibration)
+        self.notes += [f"{name!r} is left float: {reason}" for name, reason in self._marked.items()]
+        return placement, calibration
+
+    def _again(self, placement: Plan, calibration: Calibration) -> tuple[Plan, Calibration]:
+        """The plan without what was found to be left out."""
+        if self.scales is None:
+            after = self._plan()
+        else:
+            calibrates = self.data is not None
+            after = self.scales.plan(lambda leave: self._plan({**leave, **self._unfit}), calibrates=calibrates)
+        return after, calibration.updated(stand_ins(placement, after, calibration))
+
+    def _given(self, placement: Plan) -> dict[Value, Range]:
+        """The ranges that the model came with."""
+        return {} if self.scales is None else self.scales.ranges(placement)
+
     def _watches(self, placement: Plan, values: Iterable[Value]) -> list[Watch]:
-        return [*(Watch(v.name) for v in values), *self.corrections.watches(placement.heavy)]
+        inside = [Watch(v.name) for v in witnesses(placement)]
+        return [*(Watch(v.name) for v in values), *inside, *self.corrections.watches(placement.heavy)]
 
     def _keep(self, placement: Plan) -> Kept | None:
         """What is taken over from the model as it came."""
@@ -323,7 +347,9 @@ def invented(model: Model, seed: int) -> Iterable[Feeds]:
 
 def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int:
     """The oldest opset in which a model is quantized as well as options and target allow; 0 if nothing will be."""
-    if not any(node.is_standard and _has_weight(node) for node in model.main.find(*{*table.weighted} - {*table.float})):
+    inside = [graph for graph in graphs_of(model) if not_inside(graph, table) is None]
+    ops = {*table.weighted} - {*table.float}
+    if not any(n.is_standard and _has_weight(n) for graph in inside for n in graph.find(*ops)):
         return 0
     wanted = opsets_of(table)[options.per_channel and table.per_channel]
     wanted = max(wanted, _HALF_OPSETS[options.rest or table.rest])

@@ -68,6 +68,7 @@ def quantize_graph(
     placement, `UsageError` for options, `DataError` for no data.
     """
     options.check()
+    edit.name_apart()
     at_run_time = options.kind in _AT_RUN_TIME
     if options.format == "qoperator":
         target.kinds.require("qoperator", target.name)
@@ -123,6 +124,7 @@ def prepare(
     """
     if options.kind in _AT_RUN_TIME:
         return Prepared(options, None, (), ())
+    edit.name_apart()
     work = Static(model, edit, target, options, data, None, seed, progress, decline)
     calibration = work.prepare()
     rest = tuple(name for name in options.corrections_for("static") if name not in EQUALIZATIONS)

@@ -1,8 +1,8 @@
 """Calibration in a file, for as many runs and targets as one likes: an .npz of plain numbers, no pickled objects.
 
-What is watched for a file is more than one placement needs: all float values of the main graph, with statistics by
-channel where a weighted operator reads or writes. It fits a model with the same inputs and outputs, in which values
-of the same names have the same shapes; weights do not count.
+What is watched for a file is more than one placement needs: all float values of the main graph and of bodies, with
+statistics by channel where a weighted operator reads or writes. It fits a model with the same inputs and outputs, in
+which values of the same names have the same shapes; weights do not count.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from graphopt.quant.calibrate import Calibration, Feeds
 from graphopt.quant.channels import ChannelStatistics
 from graphopt.quant.collect import Watch
 from graphopt.quant.statistics import BINS, TensorStatistics
+from graphopt.quant.within import graphs_of, in_order
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
@@ -45,7 +46,7 @@ Array = np.ndarray[Any, Any]
 def everything(model: Model) -> list[Watch]:
     """What any placement could want to know of a model: its float values, by channel around weighted operators."""
     channels: dict[str, dict[int, None]] = {}
-    for node in model.main.nodes:
+    for node in in_order(model):
         axis = _WEIGHTED.get(node.op) if node.is_standard else None
         for value in (*node.inputs[:1], *node.outputs[:1]):
             if axis is not None and value is not None and not value.is_const:
@@ -98,6 +99,7 @@ def save_calibration(calibration: Calibration, model: Model, path: Path) -> None
         "values": [[name, shapes.get(name)] for name in names],
         "channels": list(calibration.along),
         "grams": list(calibration.products),
+        "missing": dict(calibration.missing),
     }
     arrays: dict[str, Array] = {
         "about": np.array(json.dumps(about)),
@@ -137,6 +139,8 @@ def load_calibration(path: Path, model: Model, watches: Iterable[Watch | str]) -
     theirs = dict(about["values"])
     for watch in watches:
         watch = Watch(watch) if isinstance(watch, str) else watch
+        if watch.name in calibration.missing:
+            continue
         if watch.name not in calibration.statistics:
             what = f"has no statistics of {watch.name!r}, which is in this model"
             raise DataError(what, where=str(path), hint=f"it is of another model, or of other passes: {_HINT}")
@@ -208,11 +212,14 @@ def _calibration(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Calib
             setattr(channels, field, arrays[f"channel_{number}_{field}"])
     products = {(str(name), int(axis)): arrays[f"gram_{n}"] for n, (name, axis) in enumerate(about["grams"])}
     warnings = tuple(map(str, about["warnings"]))
-    return Calibration(statistics, int(about["batches"]), bool(about["synthetic"]), warnings, along, products)
+    missing = {str(name): str(reason) for name, reason in dict(about.get("missing", {})).items()}
+    batches, synthetic = int(about["batches"]), bool(about["synthetic"])
+    return Calibration(statistics, batches, synthetic, warnings, along, products, missing)
 
 
 def _floats(model: Model) -> Iterator[Value]:
-    for value in (*model.main.inputs, *(output for node in model.main.nodes for output in node.outputs)):
+    inputs = [value for graph in graphs_of(model) for value in graph.inputs]
+    for value in (*inputs, *(output for node in in_order(model) for output in node.outputs)):
         constant = value.is_const or value.is_initializer
         if value.name and value.dtype is not None and value.dtype.name == "FLOAT" and not constant:
             yield value

@@ -30,12 +30,15 @@ class Flow(Protocol):
 
 
 def flow_of(style: str) -> type[Flow]:
-    """The flow of a style other than `integer-flow`, which is at home in place.py."""
+    """The flow of a style."""
+    from graphopt.quant.place_flow import IntegerFlow
     from graphopt.quant.place_openvino import OpenVINOFlow
     from graphopt.quant.place_tensorrt import TensorRTFlow
     from graphopt.quant.place_units import UnitFlow
 
-    flows: dict[str, type[Flow]] = {"tensorrt": TensorRTFlow, "openvino": OpenVINOFlow, "node-units": UnitFlow}
+    flows: dict[str, type[Flow]] = {
+        "integer-flow": IntegerFlow, "tensorrt": TensorRTFlow, "openvino": OpenVINOFlow, "node-units": UnitFlow,
+    }  # fmt: skip
     return flows[style]
 
 

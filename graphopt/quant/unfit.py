@@ -59,8 +59,9 @@ def marked(placement: Plan, statistics: Mapping[str, TensorStatistics]) -> dict[
 def stand_ins(before: Plan, after: Plan, calibration: Calibration) -> Calibration:
     """Statistics for what only the later plan asks for: those of the value from whose elements it is taken."""
     likes, seen = {pair.value: pair.like for pair in before.pairs}, calibration.statistics
-    wanted = [v for v in after.calibrated if v.name not in seen]
-    return replace(calibration, statistics={v.name: seen[likes[v].name] for v in wanted}, along={}, products={})
+    wanted = [(v, likes[v].name) for v in after.calibrated if v.name not in seen and v in likes]
+    found = {v.name: seen[name] for v, name in wanted if name in seen}
+    return replace(calibration, statistics=found, along={}, products={})
 
 
 def _values(heavy: Heavy) -> Iterator[tuple[str, Value]]:

@@ -105,6 +105,7 @@ class QuantTable:
     if this machine is one; `reduce_range`: whether to do so whatever this machine is, None if it is to be asked.
     `opset`, `opset_per_channel`: oldest opsets for Q/DQ at all, and for a scale per channel.
     `fixed`: scale and zero point behind operators whose range is known. `least_range`: of an activation.
+    `bodies`: the operators, such as If, inside of whose bodies there are integer kernels, too.
     `per_channel_domain`: the domain whose DequantizeLinear has a scale per channel before that, if any.
     `types`: the tables for other types, by their names; `refused`: why there is none, by names of types.
     `requantized`: operators that the runtime quantizes though they are float, between DQ and Q (keep_float.py).
@@ -125,6 +126,7 @@ class QuantTable:
     opset: int = 10
     opset_per_channel: int = 13
     per_channel_domain: str = ""
+    bodies: tuple[str, ...] = ()
     weighted: Mapping[str, Weighted] = field(default_factory=dict)
     elementwise: Mapping[str, Elementwise] = field(default_factory=dict)
     data_movement: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -154,8 +156,10 @@ def read_quant_table(data: Mapping[str, Any], where: str) -> QuantTable:
     _one_of(plain, "weight", ("uint8", "int8", *_FLOATS), where)
     _one_of(plain, "bias", ("int32", "float"), where)
     _one_of(plain, "rest", ("float32", "float16", "bfloat16"), where)
+    bodies = tuple(map(str, plain.pop("bodies", ())))
     return QuantTable(
         **plain,
+        bodies=bodies,
         weighted={op: _weighted(row, f"{where}, weighted.{op}") for op, row in data.get("weighted", {}).items()},
         elementwise={
             op: _elementwise(row, f"{where}, elementwise.{op}") for op, row in data.get("elementwise", {}).items()

@@ -239,18 +239,6 @@ def test_half_precision_is_declined() -> None:
     assert list(reasons(plan(m, ORT)).values()) == ["its input is float16, and static int8 starts from float32"]
 
 
-def test_bodies_are_declined() -> None:
-    proto = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17]> g (bool c, float[2,2] x) => (float[2,2] y) '
-        "<float[2,2] w = {1, 2, 3, 4}> { y = If(c) <then_branch = a () => (float[2,2] p) { p = MatMul(x, w) }, "
-        "else_branch = b () => (float[2,2] q) { q = Identity(x) }> }"
-    )
-    m = Model(*read_model(proto.SerializeToString()))
-    assert list(reasons(plan(m, ORT)).values()) == [
-        "it stands in a body or function, where activations are not calibrated"
-    ]
-
-
 def test_a_second_run_finds_nothing_to_do() -> None:
     m, _ = applied(residual())
     p = plan(m, ORT)
