@@ -46,9 +46,7 @@ def remove_dead(ctx: Context) -> None:
     """Remove nodes whose outputs nobody reads, initializers that nobody reads, functions that nobody calls."""
     for graph in list(ctx.model.graphs()):
         ctx.remove_dead("cleanup.dead", graph.unread())
-        for value in graph.initializers:
-            if not value.use_count and not value.is_input:
-                ctx.edit.drop_initializer(value)
+        ctx.edit.drop_unread(graph.initializers)
     ctx.edit.drop_unused_functions()
 
 

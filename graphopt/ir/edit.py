@@ -6,7 +6,7 @@ all. Each commit gets the next ordinal of the run, and its nodes say who made th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as oir
 
@@ -152,6 +152,12 @@ class Editor:
                 if value.name:
                     taken.add(value.name)
             taken.update(graph.initializers)
+
+    def drop_unread(self, values: Iterable[Value]) -> None:
+        """Remove those of `values` that are initializers which nobody reads, and that are no inputs of the model."""
+        for value in values:
+            if value.is_initializer and not value.use_count and not value.is_input:
+                self.drop_initializer(value)
 
     def drop_unused_functions(self) -> None:
         """Remove local functions that no node calls, directly or through another function."""

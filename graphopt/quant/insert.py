@@ -219,7 +219,7 @@ class _Insertion:
                     for node, index in inside:
                         rw.set_input(node, index, own)
         if value.is_const:
-            self._drop(value)
+            self.edit.drop_unread([value])
         self._note("activation", pair.like.name, params.dtype, params.scale, pair.reason)
 
     def _repeated(self, rw: Rewrite, q: Value, pair: Pair, along: tuple[int, int]) -> Value:
@@ -261,7 +261,7 @@ class _Insertion:
                 dq = self._dequantized(rw, [stored, scales, zero], axis, weight)
                 for node in nodes:
                     rw.set_input(node, 1, dq)
-        self._drop(weight)
+        self.edit.drop_unread([weight])
         self._note("weight", name, done.params.dtype, scale, f"weight of {first.node.op}")
         for h, values in biases:
             self.attempt("quant.bias", h.node, functools.partial(self._bias, h, scale, values))
@@ -323,7 +323,7 @@ class _Insertion:
                 dq = self._dequantized(rw, [stored, scales], 0 if scale.ndim else None, bias.value)
             rw.set_input(bias.reader, bias.index, dq)
         self._biases[key] = dq
-        self._drop(bias.value)
+        self.edit.drop_unread([bias.value])
         self._note("bias", name, "int32", scale, f"bias of {heavy.node.op}, in units of x_scale × w_scale")
 
     def _constant(self, rw: Rewrite, array: Array, like: str) -> Value:
@@ -342,10 +342,6 @@ class _Insertion:
     def _precedes(self, value: Value, reader: Node) -> bool:
         producer = value.producer
         return producer is not None and self.edit.ranks.of(producer._raw) < self.edit.ranks.of(reader._raw)
-
-    def _drop(self, value: Value) -> None:
-        if value.is_initializer and not value.use_count and not value.is_input:
-            self.edit.drop_initializer(value)
 
     def _note(self, kind: str, name: str, dtype: str, scale: Array, reason: str) -> None:
         self.placed.append(Placed(kind, name, dtype, float(np.max(scale)), int(scale.size), reason))

@@ -76,9 +76,7 @@ def stored_weights(node: Node, edit: Editor) -> Placed:
             operands = [rw.constant(integers, f"{value.name}_int8"), rw.constant(scale, f"{value.name}_scale")]
             (real,) = rw.node("DequantizeLinear", operands, {"axis": 1}, assume=value)
             rw.set_input(node, index, real)
-    for value in weights:
-        if value.is_initializer and not value.use_count and not value.is_input:
-            edit.drop_initializer(value)
+    edit.drop_unread(weights)
     return Placed("weight", weights[0].name, "int8", float(scale.max()), int(scale.size), f"weights of {node.op}")
 
 

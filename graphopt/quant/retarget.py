@@ -213,8 +213,7 @@ class Retarget:
             (dq,) = rw.node("DequantizeLinear", inputs, attrs, assume=weight)
             for reader, index in weight.uses():
                 rw.set_input(reader, index, dq)
-        if not weight.use_count:
-            edit.drop_initializer(weight)
+        edit.drop_unread([weight])
 
 
 def _hull(ranges: list[Range]) -> Range:

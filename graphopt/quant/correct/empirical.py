@@ -152,6 +152,5 @@ def _replace(heavy: Heavy, integers: Array, edit: Editor) -> bool:
             rw.set_input(node, 0, rw.constant(integers, like=value.name))
     except Decline:
         return False
-    if value.is_initializer and not value.use_count and not value.is_input:
-        edit.drop_initializer(value)
+    edit.drop_unread([value])
     return True

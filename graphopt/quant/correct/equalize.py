@@ -112,9 +112,7 @@ def _migrate(link: Link, change: Migration, edit: Editor, by: str) -> None:
             before[layer.bias.value] = None
             worth = (layer.matrix().sum(2) * change.offsets[layer.ids[layer.columns]]).sum(1)
             _put(rw, layer.bias, _array(layer.bias) + worth)
-    for value in before:
-        if value.is_initializer and not value.use_count and not value.is_input and not value.is_output:
-            edit.drop_initializer(value)
+    edit.drop_unread(before)
 
 
 def _array(slot: Slot) -> Array:
