@@ -15,7 +15,7 @@ from graphopt.ir.dims import Shape
 from graphopt.ir.shapes import matrix_product
 from graphopt.ir.site import Site
 
-DOMAIN = "com.microsoft"
+CONTRIBUTED = "com.microsoft"
 
 Shapes = Sequence[Shape | None]
 

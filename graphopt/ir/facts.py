@@ -276,7 +276,7 @@ class Facts:
             reason = refusal(node.domain, node.op_type, version)
             if reason is not None:
                 raise Inconsistent(reason)
-            return self.contributed(node) if node.domain == contributed.DOMAIN else nothing
+            return self.contributed(node) if node.domain == contributed.CONTRIBUTED else nothing
         if node.op_type in control.CONTROL_FLOW and node.domain == "":
             return control.outputs(node, self.fact, self.translator, self._condition(node))
         if node.attributes and any(attr.is_ref() for attr in node.attributes.data.values()):

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.quant.dense import Dense, dense_of
 from graphopt.quant.dynamic import DYNAMIC_OPS
 from graphopt.quant.kinds import deselected
@@ -74,7 +75,7 @@ def choose(
                 work.product(node)
             elif node.op == "LSTM" and node.is_standard:
                 work.lstm(node)
-            elif node.op == "Attention" and node.domain == "com.microsoft":
+            elif node.op == "Attention" and node.domain == CONTRIBUTED:
                 work.attention(node)
             elif node.op == "Gather" and node.is_standard:
                 work.embedding(node)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.quant.dense import Dense, Kept, dense_of
 from graphopt.quant.insert import Placed
@@ -31,7 +32,6 @@ Array = np.ndarray[Any, Any]
 Quantized = tuple["Value", "Value", "Value"]
 
 DYNAMIC_OPS = frozenset({"MatMul", "Gemm", "LSTM", "Attention"})
-CONTRIBUTED = "com.microsoft"
 OPSET_DYNAMIC = 11  # of DynamicQuantizeLinear
 _BY = "quant.dynamic"
 _WHY = "its input is quantized at run time"

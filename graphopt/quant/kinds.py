@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphopt.errors import UsageError, nearest
+from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.quant.coverage import reasons_by_name
 from graphopt.quant.dynamic import DYNAMIC_OPS, OPSET_DYNAMIC, Dynamic
@@ -115,7 +116,7 @@ def carry_out(
 
 def _is_meant(node: Node) -> bool:
     """Whether this is the standard operator of its name, or for Attention that of ONNX Runtime."""
-    return node.domain == "com.microsoft" if node.op == "Attention" else node.is_standard
+    return node.domain == CONTRIBUTED if node.op == "Attention" else node.is_standard
 
 
 def deselected(node: Node, selection: QuantSelection, found: Sequence[Node]) -> str | None:

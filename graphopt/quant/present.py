@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.quant.ranges import Range
 from graphopt.quant.types import QTYPES, QType, QuantParams, dequantize, quantize
@@ -33,7 +34,7 @@ SYNTHETIC_KEY = "graphopt.calibration"
 
 Array = np.ndarray[Any, Any]
 
-_DOMAINS = ("", "com.microsoft")
+_DOMAINS = ("", CONTRIBUTED)
 _INTEGER_OPERATORS = frozenset(
     ["ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat",
      "MatMulNBits", "QAttention", "QEmbedLayerNormalization", "QGemm", "QLinearAdd", "QLinearAveragePool",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.quant.operands import redundant_activation, sole_reader
 from graphopt.quant.ranges import quantize_bias
@@ -25,7 +26,6 @@ __all__ = ["QOPERATORS", "to_qoperators"]
 
 Array = np.ndarray[Any, Any]
 
-CONTRIBUTED = "com.microsoft"
 _BY = "quant.qoperator"
 _LIMITS = {"UINT8": (0, 255), "INT8": (-128, 127)}
 _MOVES = frozenset({

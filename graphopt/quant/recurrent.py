@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.quant.insert import Placed
 from graphopt.quant.ranges import weight_peaks, weight_scale
@@ -23,7 +24,6 @@ __all__ = ["dynamic_lstm", "stored_weights"]
 
 Array = np.ndarray[Any, Any]
 
-CONTRIBUTED = "com.microsoft"
 _LSTM_INPUTS, _PEEPHOLES = 8, 7
 _ATTRIBUTES = (
     "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.ir.value import DType
 from graphopt.quant.present import SYNTHETIC_KEY, Encoding, encoding_of, is_dequantize, is_quantize, read_present
@@ -84,7 +85,7 @@ class _Strip:
 
     def _unfold(self, graph: Graph) -> None:
         for node in list(graph.nodes):
-            if node.op in OPERATORS and node.domain in ("", "com.microsoft") and node.alive:
+            if node.op in OPERATORS and node.domain in ("", CONTRIBUTED) and node.alive:
                 self._attempt("dequant.operator", node, functools.partial(self._operator, node))
             elif node.op in MOVES and node.is_standard and node.alive and _moves_integers(node):
                 self._attempt("dequant.pair", node, functools.partial(self._sink, node))

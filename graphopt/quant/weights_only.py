@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as oir
 
+from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.quant.blocks import Blocks, packed
 from graphopt.quant.correct.matrices import MatrixCorrections
@@ -30,7 +31,6 @@ __all__ = ["WEIGHT_OPS", "WeightsOnly", "default_block", "opset_of_weights"]
 Array = np.ndarray[Any, Any]
 
 WEIGHT_OPS = frozenset({"MatMul", "Gemm", "Gather", "LSTM", "GRU"})
-CONTRIBUTED = "com.microsoft"
 _OPSET_PER_CHANNEL, _OPSET_HALF, _OPSET_BLOCKS = 13, 19, 21
 _BY, _EMBEDDING = "quant.weight_only", "quant.embedding"
 _ACCURACY_LEVEL = 4  # MatMulNBits may round its input to int8 by blocks: in float it takes up to ten times as long
