@@ -10,6 +10,7 @@ exists only in memory travels beside the pickle, as a buffer. The structure is t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ PLACEHOLDER = "weights"  # the external file that the structure names; the child
 _SMALL = 1024  # bytes: less than this stays inside the structure
 _SMALL_INTEGERS = 65536  # shape inference reads integer constants, so many more of them stay inside
 _INTEGERS = {ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL}
+_FLOAT8 = {
+    ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FNUZ, ir.DataType.FLOAT8E5M2, ir.DataType.FLOAT8E5M2FNUZ
+}  # fmt: skip
 _SUB_BYTE = {"INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2"}
 
 Stamp = tuple[int, int, int, int]
@@ -73,12 +77,16 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class Package:
-    """What the child process needs to build a session; see the module's docstring."""
+    """What the child process needs to build a session; see the module's docstring.
+
+    `float8`: whether there are 8-bit floats in it.
+    """
 
     proto: bytes
     weights: tuple[Weight, ...]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    float8: bool = False
 
     @property
     def weight_bytes(self) -> int:
@@ -118,7 +126,9 @@ def package(model: ir.Model, *, outputs: Iterable[str] = ()) -> Package:
         for written, node in zip(body.node, function, strict=True):
             _inline_external(written, node)
     ports = [*map(_port, model.graph.outputs), *(Port(name, None, None) for name in extra)]
-    return Package(proto.SerializeToString(), tuple(weights.found), ports_of(model), tuple(ports))
+    made = itertools.chain(model.graph.initializers.values(), *(node.outputs for node in model.graph))
+    float8 = any(value.dtype in _FLOAT8 for value in made)
+    return Package(proto.SerializeToString(), tuple(weights.found), ports_of(model), tuple(ports), float8)
 
 
 def ports_of(model: ir.Model) -> tuple[Port, ...]:

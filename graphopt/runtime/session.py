@@ -39,6 +39,9 @@ __all__ = [
     "unload",
 ]
 
+# It removes a Relu in front of a QuantizeLinear whose zero point is 0, taking float8 for uint8 (ONNX Runtime 1.31.1).
+_NOT_FOR_FLOAT8 = ["ReluQuantRewrite"]
+
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -118,6 +121,8 @@ def build(package: Package, options: Options) -> Open:
     settings.log_severity_level = 4
     levels = ort.GraphOptimizationLevel
     settings.graph_optimization_level = levels.ORT_ENABLE_ALL if options.optimized else levels.ORT_DISABLE_ALL
+    if package.float8:  # they would become QLinearConv and the like, which take integers only
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
     settings.intra_op_num_threads = options.threads
     settings.enable_cpu_mem_arena = settings.enable_mem_pattern = options.repeated
     if not options.repeated:
@@ -143,7 +148,12 @@ def build(package: Package, options: Options) -> Open:
         for name, value in zip(names, values, strict=True):
             settings.add_initializer(name, value)
     try:
-        session = ort.InferenceSession(package.proto, settings, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            package.proto,
+            settings,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=_NOT_FOR_FLOAT8 if package.float8 else None,
+        )
     except MemoryError:
         raise ModelRefused("the model asks for more memory than it may take") from None
     except Exception as error:

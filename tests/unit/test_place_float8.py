@@ -18,6 +18,8 @@ from graphopt.ir.model import Model
 from graphopt.ir.save import to_bytes
 from graphopt.quant import Plan, QuantOptions, plan
 from graphopt.quant.typed import table_of
+from graphopt.runtime.package import package
+from graphopt.runtime.run import run_model
 from graphopt.targets.target import load_target
 from tests.unit.placing import net, pairs, quantized, reasons, run, samples, snr
 
@@ -216,6 +218,16 @@ def test_it_computes_what_onnx_runtime_computes_with_8_bit_floats() -> None:
     d = rounded(feeds["x"], held["x_scale"]) @ rounded(ARRAYS["m"], held["m_scale"])
     y = rounded(np.maximum(d, 0), held["r_scale"]) @ rounded(ARRAYS["n"], held["n_scale"]) + ARRAYS["c"]
     np.testing.assert_allclose(found["z"], np.exp(y), rtol=2e-3)
+
+
+def test_onnx_runtime_optimizes_it_without_harm() -> None:
+    """Left to itself, it makes QLinearConv of 8-bit floats, which it refuses, and drops the Relu in front of a Q."""
+    m = of("k = Conv(x, w, b) r = Relu(k) z = Conv(r, p, b)", IMAGE)
+    quantized(m, "tensorrt", activation=E4M3)
+    feeds = samples(m)[0]
+    found = run_model(package(m.ir), feeds, optimized=True)
+    assert snr(run(m, feeds), found) > 50
+    assert not package(of(LINEAR).ir).float8
 
 
 @pytest.mark.parametrize("factor", [1e-4, 1.0, 1e4])
