@@ -8,6 +8,7 @@ from graphopt import Dim, DType, Graph, Node, Value
 
 Elements = tuple[int | Dim, ...]
 MOST = 8  # elements: what shapes have
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass
@@ -55,4 +56,15 @@ class Sources:
         if node.op == "Shape" and node.is_standard and node.inputs[0] is not None and not node.attrs:
             self.shapes[node.inputs[0]] = node.outputs[0]
         for value in node.outputs:
-            self.add(value)
+            if not _is_merged(node, value):
+                self.add(value)
+
+
+def _is_merged(node: Node, value: Value) -> bool:
+    """Whether runtimes merge a node with what alone reads it, which another reader, such as a Shape, would prevent.
+
+    They do so with products and what follows them, and with whatever stands before a QuantizeLinear.
+    """
+    if value.use_count != 1 or value.is_output:
+        return False
+    return (node.op in _PRODUCTS and node.is_standard) or value.uses()[0][0].op == "QuantizeLinear"

@@ -139,6 +139,29 @@ def test_a_shape_is_taken_from_the_first_tensor() -> None:
     assert shape.input == ["x"]
 
 
+def shape_reads(outcome: object) -> str:
+    """What the only Shape reads."""
+    graph = outcome.after.graph  # type: ignore[attr-defined]
+    (shape,) = [node for node in graph.node if node.op_type == "Shape"]
+    return next(node.op_type for node in graph.node if shape.input[0] in node.output)
+
+
+def test_what_is_merged_is_left_to_what_alone_reads_it() -> None:
+    # Runtimes merge a product and a Relu, and either with the Q behind, as long as nobody else reads what is between.
+    weight = np.ones((3, 4), np.float32)
+    outcome = fires(
+        "earlier_shape", "(float[N,3] x) => (float[N,4] d, int64[2] z)",
+        "a = MatMul(x, w) y = Relu(a) d = Exp(y) z = Shape(d)", "MatMul Relu Exp Shape", dims=DIMS, w=weight,
+    )  # fmt: skip
+    assert shape_reads(outcome) == "Relu"
+    outcome = fires(
+        "earlier_shape", "(float[N,3] x) => (float[N,4] d, int64[2] z)",
+        "a = MatMul(x, w) y = Relu(a) q = QuantizeLinear(y, s, o) d = DequantizeLinear(q, s, o) z = Shape(d)",
+        "MatMul Relu QuantizeLinear DequantizeLinear Shape", dims=DIMS, w=weight, s=np.float32(0.5), o=np.uint8(3),
+    )  # fmt: skip
+    assert shape_reads(outcome) == "QuantizeLinear"
+
+
 def test_nothing_is_computed_for_its_shape_alone() -> None:
     fires(
         "earlier_shape", "(float[N,S] x) => (int64[2] z)", "y = Exp(x) z = Shape(y)", "Shape", dims=DIMS
