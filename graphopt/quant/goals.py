@@ -21,6 +21,7 @@ from graphopt.quant.stages import Feeds, Progress, invented
 from graphopt.quant.static import Prepared, prepare, quantize_graph
 from graphopt.quant.typed import table_of
 from graphopt.quant.verdict import Verdict, judge, unmeasured
+from graphopt.quant.within import graphs_of
 from graphopt.runtime.executor import ExecutorError
 from graphopt.runtime.openvino import openvino_speedup
 from graphopt.runtime.package import package
@@ -236,4 +237,5 @@ def _silent(what: str, done: int, of: int | None) -> None:
 
 def _rounded(model: Model) -> set[str]:
     """The names of the activations that have a Q."""
-    return {v.name for node in model.main.find("QuantizeLinear") for v in node.inputs[:1] if v is not None}
+    found = (node for graph in graphs_of(model) for node in graph.find("QuantizeLinear"))
+    return {v.name for node in found for v in node.inputs[:1] if v is not None}

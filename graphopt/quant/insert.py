@@ -112,14 +112,15 @@ def _bits(array: Array) -> tuple[str, tuple[int, ...], bytes]:
     return str(array.dtype), array.shape, array.tobytes()
 
 
-def _small_constants(edit: Editor) -> dict[tuple[str, tuple[int, ...], bytes], Value]:
+def _small_constants(edit: Editor) -> dict[tuple[Graph, tuple[str, tuple[int, ...], bytes]], Value]:
     """Initializers of the main graph that could serve as a scale or zero point, by their bits."""
     found = {}
-    for value in edit.model.main.initializers:
+    main = edit.model.main
+    for value in main.initializers:
         size = value.nbytes
         array = value.array() if size is not None and size <= _SMALL and not value.is_output else None
         if array is not None:
-            found[_bits(array)] = value
+            found[main, _bits(array)] = value
     return found
 
 
@@ -195,8 +196,9 @@ class _Insertion:
         anchor = self._anchor(value, readers, home)
         # A pair keeps the shape, also where it is not known, as in a Loop.
         with self.edit.rewrite("quant.activation", at=anchor, same_type=value.shape is not None) as rw:
-            scale = self._constant(rw, params.scale, f"{pair.like.name}_scale")
-            zero = self._constant(rw, params.zero_point, f"{pair.like.name}_zero_point")
+            # ONNX Runtime makes uint8 of an int8 pair on x86, but not with a zero point that is captured.
+            scale = self._constant(rw, params.scale, f"{pair.like.name}_scale", home)
+            zero = self._constant(rw, params.zero_point, f"{pair.like.name}_zero_point", home)
             array = value.array() if value.is_const else None
             if array is None:
                 (q,) = rw.node("QuantizeLinear", [value, scale, zero])
@@ -326,12 +328,16 @@ class _Insertion:
         self.edit.drop_unread([bias.value])
         self._note("bias", name, "int32", scale, f"bias of {heavy.node.op}, in units of x_scale × w_scale")
 
-    def _constant(self, rw: Rewrite, array: Array, like: str) -> Value:
-        """A new initializer of the main graph, or the one that holds the same bits: zero points and scales recur."""
-        key = _bits(array)
+    def _constant(self, rw: Rewrite, array: Array, like: str, graph: Graph | None = None) -> Value:
+        """A new initializer, or the one that holds the same bits: zero points and scales recur.
+
+        `graph`: where it stands; by default the main graph, where bodies share it.
+        """
+        home = graph or self._main
+        key = (home, _bits(array))
         known = self._constants.get(key)
         if known is None or not known.is_initializer:  # it may have been dropped meanwhile
-            known = self._constants[key] = rw.constant(array, like=like, graph=self._main)
+            known = self._constants[key] = rw.constant(array, like=like, graph=home)
         return known
 
     def _dequantized(self, rw: Rewrite, inputs: list[Value], axis: int | None, like: Value) -> Value:

@@ -22,10 +22,12 @@ from graphopt.quant.operands import redundant_activation
 from graphopt.quant.ranges import Range, activation_params
 from graphopt.quant.types import QuantParams
 from graphopt.quant.unfold import MOVES
+from graphopt.quant.within import by_graph, graphs_of
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
-    from graphopt.ir.value import Graph, Node, Value
+    from graphopt.ir.model import Model
+    from graphopt.ir.value import Node, Value
     from graphopt.quant.insert import Decliner
     from graphopt.quant.place import Pair, Plan
     from graphopt.quant.present import Encoding
@@ -54,10 +56,10 @@ class Kept:
 class Retarget:
     """The placement of `table` for a model that was made float, of which `given` is what it knew."""
 
-    def __init__(self, given: Given, graph: Graph, table: QuantTable) -> None:
+    def __init__(self, given: Given, model: Model, table: QuantTable) -> None:
         self.given = given
         self.table = table
-        self.graph = graph
+        self.model = model
         self._weight_only: set[Value] = set()
         self._known: dict[tuple[Value, int], Range | None] = {}
 
@@ -74,7 +76,7 @@ class Retarget:
 
     def _float_before(self) -> dict[Node, str]:
         found = {}
-        for node in self.graph.find(*self.table.weighted):
+        for node in (node for graph in graphs_of(self.model) for node in graph.find(*self.table.weighted)):
             x, w = (*node.inputs, None, None)[:2]
             if x is None or w is None:
                 continue
@@ -196,14 +198,17 @@ class Retarget:
             if not weight.is_initializer or not uses:
                 continue
             stored = self.given.weights[weight]
-            node = min((n for n, _ in uses), key=lambda n: edit.ranks.of(n._raw))
-            try:
-                self._store(edit, weight, stored, node)
-            except Decline as declined:
-                if decline is not None:
-                    decline("quant.weight", node, declined.reason)
+            for readers in by_graph(uses).values():
+                node = min((n for n, _ in readers), key=lambda n: edit.ranks.of(n._raw))
+                try:
+                    self._store(edit, weight, stored, node, readers)
+                except Decline as declined:
+                    if decline is not None:
+                        decline("quant.weight", node, declined.reason)
 
-    def _store(self, edit: Editor, weight: Value, stored: Stored, node: Node) -> None:
+    def _store(
+        self, edit: Editor, weight: Value, stored: Stored, node: Node, readers: Iterable[tuple[Node, int]]
+    ) -> None:
         encoding = stored.encoding
         attrs = {"axis": encoding.axis, "block_size": encoding.block or None}
         with edit.rewrite("quant.weight", at=node) as rw:
@@ -211,7 +216,7 @@ class Retarget:
             names = ("integers", "scale", "zero_point")
             inputs = [rw.constant(a, f"{weight.name}_{b}") for a, b in zip(parts, names, strict=True)]
             (dq,) = rw.node("DequantizeLinear", inputs, attrs, assume=weight)
-            for reader, index in weight.uses():
+            for reader, index in readers:
                 rw.set_input(reader, index, dq)
         edit.drop_unread([weight])
 

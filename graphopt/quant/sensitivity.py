@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphopt.ir.value import Node
 from graphopt.quant.sizes import cut_inputs
 from graphopt.quant.switches import Switch, Switchboard
+from graphopt.quant.within import walk
 from graphopt.report.macs import UnknownShapeError, node_macs
 from graphopt.report.units import decibels
 from graphopt.runtime import session
@@ -27,7 +29,7 @@ from graphopt.runtime.package import Package
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
-    from graphopt.ir.value import Node, Value
+    from graphopt.ir.value import Value
     from graphopt.targets.table import Weighted
 
 __all__ = ["Operator", "Sensitivity", "Tensor", "sensitivity"]
@@ -184,7 +186,7 @@ class _Wiring:
     """Which operator reads and writes which tensor."""
 
     def __init__(self, board: Switchboard, rules: Mapping[str, Weighted]) -> None:
-        nodes = list(board.model.main.nodes)
+        nodes = [Node(board.model, raw) for raw in walk(board.model.ir.graph)]
         self.model = board.model
         self.tensors = [s for s in board.switches if not s.const]
         self.constants = [s for s in board.switches if s.const]

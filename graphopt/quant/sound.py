@@ -17,6 +17,7 @@ from graphopt.interop.clone import clone
 from graphopt.ir.draft import Decline
 from graphopt.ir.edit import Editor
 from graphopt.ir.model import Model
+from graphopt.quant.within import in_order
 from graphopt.runtime.executor import ExecutorError
 from graphopt.runtime.package import package
 from graphopt.runtime.run import run_model
@@ -78,15 +79,15 @@ def _culprit(model: Model, probe: _Probe, count: int) -> int:
 
 
 def _pairs(model: Model) -> list[Node]:
-    """The QuantizeLinear nodes of the main graph whose readers are all DequantizeLinear, in its order."""
-    return [n for n in model.main.nodes if n.op == "QuantizeLinear" and _readers(n)]
+    """The QuantizeLinear nodes of the main graph and its bodies whose readers are all DequantizeLinear, in order."""
+    return [n for n in in_order(model) if n.op == "QuantizeLinear" and _readers(n)]
 
 
 def _readers(q: Node) -> list[Node]:
     """The DequantizeLinear nodes behind a Q; none if something else reads it, or it is a constant that is rounded."""
     value = q.inputs[0]
     readers = [node for node, _ in q.outputs[0].uses()]
-    plain = all(node.op == "DequantizeLinear" and node.graph == q.graph for node in readers)
+    plain = all(n.op == "DequantizeLinear" and (n.graph == q.graph or not n.outputs[0].is_output) for n in readers)
     return readers if plain and not q.outputs[0].is_output and value is not None and not value.is_const else []
 
 

@@ -85,7 +85,7 @@ def quantize_graph(
     if at_run_time:
         return _at_run_time(model, edit, target, options, data, teller(progress, "calibration"), decline)
     table = table_of(target, options)
-    scales = Retarget(given, model.main, table) if given is not None and options.existing == "retarget" else None
+    scales = Retarget(given, model, table) if given is not None and options.existing == "retarget" else None
     work = Static(
         model, edit, target, options, data, scales, seed, progress, decline, calibration, before_insert
     )

@@ -6,13 +6,14 @@ calibrated, placed or compiled for it. Each tensor is an If whose one branch rou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import onnx_ir as oir
 
 from graphopt.interop.clone import clone
 from graphopt.ir.model import Model
+from graphopt.quant.within import walk, walk_graphs
 from graphopt.runtime.package import Package, package
 
 __all__ = ["Switch", "Switchboard", "switchboard"]
@@ -27,7 +28,7 @@ class Switch:
     """Quantized tensors with one scale. `name`: of the model's input that turns them on; `values`: their names.
 
     There are several where data is only moved: what is rounded once is not changed by being rounded again.
-    `readers`: the positions in the main graph of the nodes that read one rounded, each with the index of the input.
+    `readers`: the positions, as `walk` counts, of the nodes that read one rounded, each with the index of the input.
     `const`: it is a weight or a bias.
     """
 
@@ -68,29 +69,31 @@ class _Before:
         copies: dict[oir.Value, oir.Value] = {}
         self.ir = clone(ir, copies)
         self.copies = copies
-        self.nodes = [(node, tuple(node.inputs)) for node in ir.graph]
-        self.outputs = list(ir.graph.outputs)
+        self.nodes = [(node, tuple(node.inputs)) for node in walk(ir.graph)]
+        self.outputs = [(graph, tuple(graph.outputs)) for graph in walk_graphs(ir.graph)]
 
 
 class _Builder:
     def __init__(self, before: _Before, after: oir.Model) -> None:
         self.before, self.after = before, after
         self.graph = before.ir.graph
-        self.nodes = list(self.graph)
+        self.nodes = list(walk(self.graph))
+        self.graphs = walk_graphs(self.graph)
         self.float_model = Model(clone(before.ir))
         self.made: dict[oir.Value, oir.Value] = {}
 
     def build(self) -> Switchboard:
         edges: dict[oir.Value, tuple[oir.Value, list[tuple[int, int]]]] = {}
         for position, (node, inputs) in enumerate(self.before.nodes):
-            if node.graph is not self.after.graph:
+            if node.graph is None:
                 continue
             for index, (old, new) in enumerate(zip(inputs, node.inputs, strict=False)):
                 if old is not None and new is not None and new is not old and _is_rounded(new):
                     edges.setdefault(new, (old, []))[1].append((position, index))
-        for old, new in zip(self.before.outputs, self.after.graph.outputs, strict=True):
-            if new is not old and _is_rounded(new):
-                edges.setdefault(new, (old, []))
+        for graph, given in self.before.outputs:
+            for old, new in zip(given, graph.outputs, strict=True):
+                if new is not old and _is_rounded(new):
+                    edges.setdefault(new, (old, []))
         by_scale: dict[Hashable, Switch] = {}
         for new, (old, readers) in edges.items():
             scale = new if old.is_initializer() else _scale(new)
@@ -120,23 +123,28 @@ class _Builder:
         )
         self.made[new] = out = chosen.outputs[0]
         out.name = f"{name}.out"
-        for i, output in enumerate(self.graph.outputs):
-            if self.before.outputs[i] is old and self.after.graph.outputs[i] is new:
-                self.graph.outputs[i] = _typed(out, output)
-        self._place(chosen, source, readers)
+        for mine, (graph, outputs) in zip(self.graphs, self.before.outputs, strict=True):
+            for i, output in enumerate(outputs):
+                if output is old and graph.outputs[i] is new:
+                    mine.outputs[i] = _typed(out, mine.outputs[i])
+        self._place(chosen, source)
         for position, index in readers:
             self.nodes[position].replace_input_with(index, out)
         values = tuple(dict.fromkeys((*known.values, str(source.name))))
         return Switch(known.name, values, (*known.readers, *readers), known.const)
 
-    def _place(self, chosen: oir.Node, source: oir.Value, readers: Sequence[tuple[int, int]]) -> None:
+    @staticmethod
+    def _place(chosen: oir.Node, source: oir.Value) -> None:
+        """Put the If where the source is: bodies capture what it gives."""
         producer = source.producer()
+        graph = source.graph if producer is None else producer.graph
+        assert isinstance(graph, oir.Graph), "what is rounded is part of the model"
         if producer is not None:
-            self.graph.insert_after(producer, chosen)
-        elif readers:
-            self.graph.insert_before(self.nodes[min(position for position, _ in readers)], chosen)
+            graph.insert_after(producer, chosen)
+        elif len(graph):
+            graph.insert_before(graph[0], chosen)
         else:
-            self.graph.append(chosen)
+            graph.append(chosen)
 
     def _rounded(self, new: oir.Value, source: oir.Value, name: str) -> oir.Graph:
         """The branch that rounds: the Q of an activation and the DQ behind it, as they stand in the quantized model."""

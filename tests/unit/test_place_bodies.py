@@ -9,12 +9,16 @@ import numpy as np
 import onnx
 import pytest
 
+from graphopt.engine.goals import Goals
 from graphopt.interop.clone import clone
 from graphopt.ir.edit import Editor
+from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
 from graphopt.ir.value import Graph
-from graphopt.quant import QuantOptions, coverage, quantize_graph
+from graphopt.quant import QuantOptions, coverage, quantize_graph, quantize_to_goals
 from graphopt.quant.quantized import Quantized
+from graphopt.quant.sound import _first, _pairs, place_around
+from graphopt.quant.strip import dequantize_graph
 from graphopt.targets.target import load_target
 from tests.unit.placing import net, pairs, placed, plain, reasons, run, snr
 
@@ -221,8 +225,6 @@ def test_functions_and_targets_that_were_not_measured() -> None:
     )
     proto.graph.ClearField("initializer")
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((16, 16), np.float32), "w"))
-    from graphopt.ir.load import read_model
-
     found = reasons(placed(Model(*read_model(proto.SerializeToString())), "ort-cpu"))
     assert [plain(why) for why in found.values()] == [
         "it stands in a function, which several callers share: -p inline puts its body in place"
@@ -234,8 +236,63 @@ def test_there_and_back(text: str) -> None:
     m = net(text, INPUTS if text is BRANCHES else "float[1,8,16] x, int64 n", "y" if text is BRANCHES else "y s", WEIGHTS)
     data = feeds(m, [True, False] if text is BRANCHES else [2, 1])
     _, before = quantize(m, data)
-    from graphopt.quant.strip import dequantize_graph
-
     dequantize_graph(m, Editor(m))
     assert not any(node.op.endswith("QuantizeLinear") or node.op == "DequantizeLinear" for g in m.graphs() for node in g.nodes)
+    assert worst(before, m, data) > 30
+
+
+def test_a_layer_in_a_branch_that_breaks_is_found() -> None:
+    text = (
+        f"y = If(c) <then_branch = t () => (float[1,8,16] p) {{ f = {CONV}(x, w, b)  g = Relu(f)  h = {CONV}(g, v, b) "
+        f" k = Relu(h)  p = {CONV}(k, w, b) }}, else_branch = e () => (float[1,8,16] q) {{ q = {CONV}(x, w, b) }}>"
+    )
+    rng = np.random.default_rng(0)
+    w, v = (rng.normal(size=(8, 8, 3)).astype(np.float32) / 4 for _ in range(2))
+    w[0], v[:, 0] = 0.0, 1e4  # a channel that is always zero, and is multiplied by large numbers
+    b = np.full(8, -0.1, np.float32)
+    m = net(text, INPUTS, "y", {"w": w, "v": v, "b": b})
+    goals = Goals(max_drop=5.0, sensitivity=True, timed=False)
+    options = QuantOptions(corrections=("bias",))
+    done = quantize_to_goals(m, Editor(m), load_target("ort-cpu"), options, feeds(m), goals)
+    assert done.ranking is not None and done.budget is not None
+    assert {op.key for op in done.ranking.operators} == {"f", "h", "p", "q"} and done.ranking.worst()[0].key == "h"
+    assert [kept.name for kept in done.budget.kept] == ["Conv of 'h'"] and done.budget.met
+    assert coverage(m).kernels["QLinearConv"] == 3
+
+
+def test_a_pair_in_a_body_that_the_runtime_breaks_is_taken_out() -> None:
+    m = net(BRANCHES, INPUTS, "y", WEIGHTS)
+    data = feeds(m)
+    quantize(m, data)
+    edit = Editor(m)
+    assert place_around(m, edit, data[0]) == []
+    assert len(_pairs(m)) == 4
+    assert not any(node.op == "QuantizeLinear" for g in _first(m, 0).graphs() for node in g.nodes)
+    assert run(_first(m, 0), data[0], optimized=True)["y"].shape == (1, 8, 16)
+
+
+def test_layers_in_a_body_are_equalized() -> None:
+    text = (
+        f"y = If(c) <then_branch = t () => (float[1,8,16] p) {{ f = {CONV}(x, w, b)  g = Relu(f)  p = {CONV}(g, v, b) }},"
+        " else_branch = e () => (float[1,8,16] q) { q = Neg(x) }>"
+    )
+    rng = np.random.default_rng(0)
+    w, v = (rng.normal(size=(8, 8, 3)).astype(np.float32) / 4 for _ in range(2))
+    steps = np.logspace(-2, 2, 8).astype(np.float32)
+    m = net(text, INPUTS, "y", {"w": w * steps[:, None, None], "v": v / steps[:, None], "b": (8,)})
+    data = feeds(m)
+    done, before = quantize(m, data)
+    assert [gain.name for gain in done.gains if gain.name == "cle"] == ["cle"]
+    assert worst(before, m, data) > 28
+
+
+def test_from_one_runtime_to_another_with_the_scales_kept() -> None:
+    m = net(BRANCHES, INPUTS, "y", WEIGHTS)
+    data = feeds(m)
+    first, before = quantize(m, data)
+    second, _ = quantize(m, [], "ort-arm", existing="retarget")
+    scales = [[p.scale for p in done.placed if p.kind == "activation"] for done in (first, second)]
+    assert scales[0] == pytest.approx(scales[1]) and second.operators == 2
+    kinds = Counter(node.inputs[2].dtype.name for g in m.graphs() for node in g.find("QuantizeLinear"))  # type: ignore[union-attr]
+    assert kinds == {"INT8": 4} and coverage(m).kernels == {"QLinearConv": 2}
     assert worst(before, m, data) > 30

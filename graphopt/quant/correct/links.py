@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from graphopt.quant.correct.tracks import along, follow, keeps_offsets
+from graphopt.quant.within import graphs_of
 
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
@@ -113,8 +114,8 @@ class Link:
 
 
 def find_links(model: Model, protects: Callable[[Node | Value], bool]) -> Iterator[Link]:
-    """All links of the main graph that end in layers, in its order."""
-    for node in model.main.nodes:
+    """All links of the main graph and of bodies that end in layers, in the order of each graph."""
+    for node in (node for graph in graphs_of(model) for node in graph.nodes):
         made = _maker(node) if node.is_standard and not protects(node) else None
         if made is not None:
             link = _Flood(node, protects).run(*made)
