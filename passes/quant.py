@@ -46,7 +46,8 @@ class Quant(Pass):
     `rest`: the precision of what is not quantized: `float32`, `float16` or `bfloat16` where that is enough, or what the
     target wants (`auto`).
     `correct`: what is done to weights and biases against the loss, `none`, or `auto`: the equalizations
-    `cle|smooth|reparam`, `awq|clip|hqq|gptq` for the rounding of weights, `bias|empirical` for what is left of it.
+    `cle|smooth|reparam`, `awq|clip|hqq|gptq` for the rounding of weights, `bias|empirical` for what is left of it,
+    `refit` for what stays float.
     """
 
     name: ClassVar[str] = "quant"
@@ -63,6 +64,7 @@ class Quant(Pass):
         "quant.activation": "What an operator reads is rounded to integers, and back.",
         "quant.weight": "A weight is stored as integers, with a scale for each output channel.",
         "quant.bias": "A bias is stored as integers, in units of the scales of input and weight.",
+        "quant.refit": "What stays float is fitted anew to what it gets from the quantized layers in front.",
         "quant.around": "A pair that ONNX Runtime's own optimizations turn into something else is removed.",
         "quant.taken_back": "Integers turned out not to be faster, so the float model stands here again.",
         "quant.qoperator": "An operator between Q and DQ becomes one that reads and writes integers.",

@@ -20,7 +20,7 @@ KINDS = ("static", "dynamic", "weights", "auto")
 FORMATS = ("qdq", "qoperator")
 EXISTING = ("keep", "retarget", "strip")
 RESTS = ("", "float32", "float16", "bfloat16")
-CORRECTIONS = (*EQUALIZATIONS, "awq", *WEIGHT_CORRECTIONS)
+CORRECTIONS = (*EQUALIZATIONS, "awq", *WEIGHT_CORRECTIONS, "refit")
 _AUTO = "auto"
 _WIDEST = 16  # bits of an activation or weight
 _TYPES = (_AUTO, *(kind.name for kind in QTYPES.values() if kind.bits <= _WIDEST))

@@ -16,6 +16,7 @@ from graphopt.quant.choose import Choice, choose
 from graphopt.quant.correct.empirical import Empirical
 from graphopt.quant.correct.equalize import EQUALIZATIONS, Equalizer
 from graphopt.quant.correct.migrate import Steps
+from graphopt.quant.correct.remainder import Remainder
 from graphopt.quant.correct.weights import WeightCorrections
 from graphopt.quant.coverage import reasons_by_name
 from graphopt.quant.insert import Decliner, insert
@@ -108,6 +109,7 @@ class Static:
         empirical = Empirical(placement.heavy, calibration) if measured and calibration is not None else None
         if self.corrections.measures and empirical is None:
             self.notes.append("empirical was not used: it runs the model on data, and there is none")
+        remainder = self._remainder(placement)
         try:
             placed = insert(
                 placement,
@@ -126,10 +128,23 @@ class Static:
             run = functools.partial(calibrate, self.model, batches=self.data, budget=self.options.calib_mem)
             empirical.correct(self.edit, run)
             self.corrections.gains += empirical.gains
+        if remainder is not None and self.data is not None:
+            remainder.correct(self.edit, self.data, self.options.calib_mem)
+            self.corrections.gains += remainder.gains
+            self.notes += remainder.notes
         self.notes += [*self.corrections.notes, *in_integers(self.edit, self.target, self.options)]
         done = sum(h.weight is None or h.node.inputs[1] != h.weight for h in placement.heavy)
         gains = (*self.gains, *self.corrections.gains)
         return Quantized(placed, declined, done, calibration, self.bits, self.notes, reasons=reasons, gains=gains)
+
+    def _remainder(self, placement: Plan) -> Remainder | None:
+        """What stays float, if it is to be fitted anew."""
+        if "refit" not in self.options.corrections_for("static"):
+            return None
+        if self.data is None:
+            self.notes.append("refit was not used: it runs the model on data, and there is none")
+            return None
+        return Remainder(self.model, (h.node for h in placement.heavy), self.edit.protects)
 
     def prepare(self) -> Calibration | None:
         """Everything up to the ranges: the opset, equalization, and statistics of the model as it is then."""

@@ -156,7 +156,7 @@ def test_a_scale_for_the_whole_weight_is_corrected_as_far_as_possible(name: str)
 def test_unknown_corrections_are_told() -> None:
     with pytest.raises(UsageError) as e:
         quantized("matmul", "biass")
-    assert str(e.value) == "unknown correction 'biass'\n  did you mean 'bias'? Known: auto, awq, bias, cle, clip, empirical, gptq, hqq, reparam, smooth"
+    assert str(e.value) == "unknown correction 'biass'\n  did you mean 'bias'? Known: auto, awq, bias, cle, clip, empirical, gptq, hqq, refit, reparam, smooth"
 
 
 def test_tap_shares_count_what_meets_the_input() -> None:
