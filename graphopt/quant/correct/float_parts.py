@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphopt.quant.correct.tracks import text
-
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
     from graphopt.ir.value import Node, Value
@@ -103,7 +101,7 @@ def _layer(node: Node) -> FloatPart | None:
         return None
     sizes = _sizes(node, 1)
     if node.op == "Conv":
-        plain = not any(node.attr("pads") or ()) and not text(node, "auto_pad").startswith("SAME")
+        plain = not any(node.attr("pads") or ()) and not str(node.attr("auto_pad", "NOTSET")).startswith("SAME")
         if any(d != 1 for d in (*sizes[2:], node.attr("group", 1), *(node.attr("strides") or ()))) or not plain:
             return None
         axis, rows = 1, 0
