@@ -39,6 +39,7 @@ def convert_file(source: str, target: str, *, version: int) -> None:
         raise ValueError("the converter does not look into local functions; put the pass inline in front")
     names = [value.name for value in model.graph.input]
     large = _take_large(model)
+    _forget_fillers(model.graph)
     made = version_converter.convert_version(model, version)
     inputs = {value.name: value for value in made.graph.input}
     kept = [_copy(inputs[name]) for name in names]
@@ -47,6 +48,19 @@ def convert_file(source: str, target: str, *, version: int) -> None:
     made.graph.initializer.extend(large)
     made.ir_version = max(model.ir_version, helper.find_min_ir_version_for(list(made.opset_import), True))
     onnx.save(made, target)
+
+
+def _forget_fillers(graph: onnx.GraphProto) -> None:
+    """Take away the constant of a Pad that repeats its input: the converter leaves it where opset 11 has none."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                _forget_fillers(body)
+        mode = next((a.s for a in node.attribute if a.name == "mode"), b"constant")
+        if node.op_type == "Pad" and mode != b"constant":
+            kept = [_copy(a) for a in node.attribute if a.name != "value"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 def _take_large(model: onnx.ModelProto) -> list[onnx.TensorProto]:

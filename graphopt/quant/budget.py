@@ -15,11 +15,12 @@ from graphopt.engine.metric import call_metric
 from graphopt.errors import UsageError
 from graphopt.interop.clone import clone
 from graphopt.ir.model import Model
+from graphopt.quant.batches import Feeds
 from graphopt.quant.notebook import Notebook
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.search import State, Step, fewest, steps
 from graphopt.quant.sensitivity import Sensitivity, sensitivity
-from graphopt.quant.stages import Feeds, Progress
+from graphopt.quant.stages import Progress
 from graphopt.quant.switches import switchboard
 from graphopt.report.units import decibels
 from graphopt.runtime.package import package

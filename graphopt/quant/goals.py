@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from graphopt.errors import DataError
 from graphopt.interop.clone import clone
 from graphopt.ir.draft import Decline
+from graphopt.quant.batches import Feeds, invented
 from graphopt.quant.budget import Search
 from graphopt.quant.notebook import Notebook, fingerprint, name_of
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.present import SYNTHETIC_KEY, read_present
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.sound import place_around
-from graphopt.quant.stages import Feeds, Progress, invented
+from graphopt.quant.stages import Progress
 from graphopt.quant.static import Prepared, prepare, quantize_graph
 from graphopt.quant.typed import table_of
 from graphopt.quant.verdict import Verdict, judge, unmeasured

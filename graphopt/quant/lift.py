@@ -7,7 +7,9 @@ as its own opset allows.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as oir
 
@@ -29,12 +31,19 @@ _TIMEOUT = 300.0  # seconds for the conversion
 
 
 def lift_opset(
-    model: Model, edit: Editor, target: Target, version: int, *, decline: Decliner | None = None
+    model: Model,
+    edit: Editor,
+    target: Target,
+    version: int,
+    *,
+    data: Iterable[Mapping[str, Any]] | None = None,
+    decline: Decliner | None = None,
 ) -> str | None:
     """Convert `model` in place to `version` of the standard operators, if its own is older; a note on what came of it.
 
-    The converted model must compute what the model computes, on made-up inputs. Where the target does not take the
-    version, the converter fails, or the results differ, nothing is changed and `decline` is told why.
+    The converted model must compute what the model computes, on the first of `data` or on made-up inputs. Where the
+    target does not take the version, the converter fails, or the results differ or cannot be compared, nothing is
+    changed and `decline` is told why.
     """
     old = model.opset()
     if not 0 < old < version:
@@ -42,7 +51,7 @@ def lift_opset(
     try:
         if not target.takes("", version):
             raise Decline(f"the target does not take opset {version}")
-        if edit.replace_all(LIFT, lambda ir: _converted(ir, model, version)) is None:
+        if edit.replace_all(LIFT, lambda ir: _converted(ir, model, version, data)) is None:
             return None
     except Decline as declined:
         reason = f"opset {old} stays, though {version} is better: {declined.reason}"
@@ -52,12 +61,17 @@ def lift_opset(
     return f"opset {old} became {version}, which quantization needs"
 
 
-def _converted(ir: oir.Model, model: Model, version: int) -> oir.Model:
+def _converted(
+    ir: oir.Model, model: Model, version: int, data: Iterable[Mapping[str, Any]] | None
+) -> oir.Model:
     try:
         made = OPSET.run(ir, timeout=_TIMEOUT, version=version)
     except ToolError as error:
         raise Decline(error.what) from None
-    found = verify(ir, made, facts=model.facts)
+    first = None if data is None else [dict(feeds) for feeds in itertools.islice(data, 1)]
+    found = verify(ir, made, data=first, facts=model.facts)
     if found.status == "failed":
         raise Decline(f"the converted model computes something else: {found.reason}")
+    if found.status == "skipped":
+        raise Decline(f"it cannot be checked that the converted model computes the same: {found.reason}")
     return made

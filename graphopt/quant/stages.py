@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from graphopt.quant.batches import Feeds, divided, invented
 from graphopt.quant.calibrate import Calibration, Watch, calibrate
 from graphopt.quant.choose import Choice, choose
 from graphopt.quant.correct.empirical import Empirical
@@ -28,17 +26,13 @@ from graphopt.quant.qoperator import to_qoperators
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.ranges import Range, range_of
 from graphopt.quant.retarget import Kept, Retarget
-from graphopt.quant.sizes import sizes_of
 from graphopt.quant.store import obtain
 from graphopt.quant.typed import opsets_of, require_types, table_of
 from graphopt.quant.types import qtype
 from graphopt.quant.unfit import marked, stand_ins, unfit
 from graphopt.quant.unseen import unseen, witnesses
 from graphopt.quant.within import graphs_of, not_inside
-from graphopt.runtime.executor import ExecutorError
 from graphopt.targets.cpu import multiplies_bytes_exactly
-from graphopt.verify.feeds import synthesize
-from graphopt.verify.validate import made_up_feeds
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
@@ -50,18 +44,13 @@ if TYPE_CHECKING:
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
-__all__ = ["Feeds", "Progress", "Static", "in_integers", "invented", "seven_bits", "teller"]
+__all__ = ["Progress", "Static", "in_integers", "seven_bits", "teller"]
 
-_HEAD = 16  # samples
-_SYNTHETIC_BATCHES = 8
-_LEAST_BATCHES = 2
-_SYNTHETIC_BYTES = 1 << 30  # of activations: large ones tell as much in fewer runs
 _HALF_OPSETS = {"float32": 0, "float16": 19, "bfloat16": 22}
 """The first whose Q, DQ and convolutions take that precision."""
 _MAY_SATURATE = "weights keep the 8 bits that they came with, with which products may saturate on this processor"
 
 Progress = Callable[[str, int, "int | None"], None]
-Feeds = Mapping[str, "np.ndarray[Any, Any]"]
 
 
 class Static:
@@ -156,7 +145,9 @@ class Static:
         needed = _opset_needed(self.model, self.table, self.options)
         lifted = None
         if self.scales is None:
-            lifted = lift_opset(self.model, self.edit, self.target, needed, decline=self._decline)
+            lifted = lift_opset(
+                self.model, self.edit, self.target, needed, data=self.data, decline=self._decline
+            )
             self.notes += [lifted] if lifted else []
         if needed:
             require_types(self.model, self.table, lifted)
@@ -220,7 +211,7 @@ class Static:
         watches = [*self._watches(placement, unknown), *equal.watches]
         calibration, rest = self._known, None
         if calibration is None or not calibration.has(watches):
-            data, rest = _divided(data) if equal.links else (data, None)
+            data, rest = divided(data) if equal.links else (data, None)
             calibration = obtain(self.model, watches, self.data, path, functools.partial(run, batches=data))
             self.notes += [f"ranges from {path}"] if stored else []
         equal.apply(self.edit, calibration, _steps(self.table, self.options, self.bits), self._decline)
@@ -306,22 +297,6 @@ def in_integers(edit: Editor, target: Target, options: QuantOptions) -> Iterator
         yield f"{number} × {op} stays between Q and DQ: {reason}"
 
 
-def _divided(batches: Iterable[Feeds]) -> tuple[list[Feeds], Iterable[Feeds] | None]:
-    """The first batches, with sixteen samples in all, and the others, if there are any.
-
-    By the first it is decided how layers are equalized. The others are run once, on the model as it is then.
-    """
-    left = iter(batches)
-    head: list[Feeds] = []
-    samples = 0
-    for batch in left:
-        if samples >= _HEAD:
-            return head, itertools.chain([batch], left)
-        head.append(batch)
-        samples += max((len(array) for array in batch.values() if np.ndim(array)), default=1)
-    return head, None
-
-
 def _ranges(
     placement: Plan, values: Iterable[Value], statistics: Mapping[str, TensorStatistics], options: QuantOptions
 ) -> dict[Value, Range]:
@@ -343,21 +318,6 @@ def _ranges(
 
 def teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:
     return (lambda *_: None) if progress is None else functools.partial(progress, what)
-
-
-def invented(model: Model, seed: int) -> Iterable[Feeds]:
-    """Inputs of sizes that the runtime accepts; made up untried where it takes none, so that it says why.
-
-    Eight batches, and down to two of a model with more than 128 MiB of activations.
-    """
-    try:
-        feeds = made_up_feeds(model.ir, facts=model.facts, samples=_SYNTHETIC_BATCHES, seed=seed)
-    except ExecutorError:
-        return [synthesize(model.ir, model.facts, seed=seed)]
-    values = [value for node in model.main.nodes for value in node.outputs]
-    names = [value.name for value in values if value.dtype is not None and value.dtype.name == "FLOAT"]
-    sizes = sizes_of(model, names, {name: array.shape for name, array in feeds[0].items()})
-    return feeds[: max(_LEAST_BATCHES, _SYNTHETIC_BYTES // max(1, sum(sizes.values())))]
 
 
 def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphopt.errors import UsageError, nearest
+from graphopt.quant.batches import Feeds
 from graphopt.quant.calibrate import Calibration, calibrate
 from graphopt.quant.correct.equalize import EQUALIZATIONS
 from graphopt.quant.correct.matrices import MatrixCorrections
@@ -21,7 +22,7 @@ from graphopt.quant.options import QuantOptions
 from graphopt.quant.present import SYNTHETIC_KEY, read_present
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.retarget import Retarget
-from graphopt.quant.stages import Feeds, Progress, Static, in_integers, seven_bits, teller
+from graphopt.quant.stages import Progress, Static, in_integers, seven_bits, teller
 from graphopt.quant.strip import dequantize_graph
 from graphopt.quant.typed import table_of
 from graphopt.quant.weights_only import WEIGHT_OPS, default_block
@@ -142,7 +143,8 @@ def _at_run_time(
 ) -> Quantized:
     """Quantize what needs no ranges. With `data`, weights are rounded for the inputs that they meet."""
     target.kinds.require(options.kind, target.name)
-    lifted = lift_opset(model, edit, target, opset_of_kind(model, target.kinds, options), decline=decline)
+    needed = opset_of_kind(model, target.kinds, options)
+    lifted = lift_opset(model, edit, target, needed, data=data, decline=decline)
     chosen, before = nodes_of_kind(model, options.kind, options, target)
     corrections = MatrixCorrections(options.corrections_for(options.kind))
     watches = [] if data is None else corrections.watches(chosen, edit)

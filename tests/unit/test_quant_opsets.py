@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import graphopt
@@ -11,6 +12,7 @@ from graphopt import QuantOptions, quantize_graph
 from graphopt.engine.tools import Tool, ToolError
 from graphopt.ir.edit import Editor
 from graphopt.quant import lift
+from graphopt.quant.lift import lift_opset
 from graphopt.targets.target import load_target
 from tests.unit.outcome import CLASSIFIER, TARGETS, Outcome, classifier, floats, model, quantized
 
@@ -66,3 +68,20 @@ def test_no_conversion_to_what_the_target_does_not_take() -> None:
     told: list[str] = []
     note = lift.lift_opset(found, Editor(found), target, 13, decline=lambda *what: told.append(what[2]))
     assert told == [note] == ["opset 11 stays, though 13 is better: the target does not take opset 13"]
+
+
+def test_a_conversion_is_checked_on_the_data_and_not_taken_unchecked() -> None:
+    text = "g (float[N] x) => (float[2,4,6,6] y) { r = Reshape(x, s) y = Conv(r, w) }"
+    old = model(text, 11, w=floats(4, 3, 3, 3), s=np.array([2, 3, 8, 8]))  # which N it takes, nobody can guess
+    found, done, _ = quantized(old, x=floats(384))
+    assert found.opset() == 13 and done.operators == 1
+    loaded, told = graphopt.load(old), []
+    lift_opset(loaded, Editor(loaded), load_target("onnx"), 13, decline=lambda *what: told.append(what[2]))
+    assert loaded.opset() == 11 and "it cannot be checked that the converted model computes the same" in told[0]
+
+
+def test_a_pad_that_repeats_its_input_is_converted_with_a_filler() -> None:
+    pad = 'p = Pad<mode="reflect", pads=[0,0,1,1,0,0,1,1], value=0.0>(x)'
+    text = f"g (float[1,3,8,8] x) => (float[1,4,8,8] y) {{ {pad} y = Conv(p, w) }}"
+    done = Outcome(model(text, 10, w=floats(4, 3, 3, 3)), "ort-cpu")
+    assert done.model.opset_import[0].version == 13 and done.integer == 1 and done.snr > 30
