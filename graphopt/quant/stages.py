@@ -27,6 +27,7 @@ from graphopt.quant.quantized import Quantized
 from graphopt.quant.ranges import Range, range_of
 from graphopt.quant.retarget import Kept, Retarget
 from graphopt.quant.store import obtain
+from graphopt.quant.told_apart import told_apart
 from graphopt.quant.typed import opsets_of, require_types, table_of
 from graphopt.quant.types import qtype
 from graphopt.quant.unfit import marked, stand_ins, unfit
@@ -304,16 +305,15 @@ def _ranges(
     pairs: dict[Value, Pair] = {}
     for pair in sorted(placement.pairs, key=lambda p: qtype(p.dtype).bits):
         pairs.update(dict.fromkeys((pair.like, *pair.also), pair))
-    return {
-        v: range_of(
-            statistics[v.name],
-            options.method,
-            options.percentile,
-            dtype=pairs[v].dtype,
-            symmetric=placement.table.centred(pairs[v].dtype),
-        )
-        for v in values
-    }
+    needed = told_apart(placement)
+    found = {}
+    for v in values:
+        kind = pairs[v].dtype
+        centred = placement.table.centred(kind)
+        seen = range_of(statistics[v.name], options.method, options.percentile, dtype=kind, symmetric=centred)
+        most = needed.get(v, seen)
+        found[v] = Range(max(seen.low, most.low), min(seen.high, most.high))
+    return found
 
 
 def teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:
