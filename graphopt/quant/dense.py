@@ -75,14 +75,14 @@ class Dense:
 
 
 class Kept:
-    """Constants made from a weight, for the next operator of the same graph that reads it."""
+    """Constants of the main graph made from a weight, for the next operator that reads it, in whichever graph."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], tuple[Value | None, ...]] = {}
 
     def get(self, dense: Dense, make: Callable[[], tuple[Value | None, ...]]) -> tuple[Value | None, ...]:
         """What `make` gives, or what it gave for an equal product whose constants are still there."""
-        key = (dense.node.graph, dense.stored, dense.transposed, dense.alpha, dense.x.dtype)
+        key = (dense.stored, dense.transposed, dense.alpha, dense.x.dtype)
         known = self._made.get(key)
         if known is None or not all(v is None or v.is_initializer for v in known):
             known = self._made[key] = make()

@@ -110,7 +110,8 @@ class Dynamic:
     def _weight(self, rw: Rewrite, dense: Dense) -> tuple[Value, Value]:
         integers, scale = int8_columns(_finite(dense.matrix()), per_channel=self._per_channel, bits=self._bits)
         name = dense.stored.name
-        return rw.constant(integers, f"{name}_int8"), rw.constant(scale, f"{name}_scale")
+        main = self._edit.model.main
+        return rw.constant(integers, f"{name}_int8", graph=main), rw.constant(scale, f"{name}_scale", graph=main)
 
     def _integers(self, rw: Rewrite, node: Node, x: Value, turned: bool) -> Quantized:
         """`x` as uint8, its scale and its zero point: made once for all products of the graph that read it."""

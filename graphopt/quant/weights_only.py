@@ -116,12 +116,12 @@ class WeightsOnly:
             rw.replace(node.outputs[0], made if row is not None else dense.add_bias(rw, made))
 
     def _blob(self, rw: Rewrite, dense: Dense, block: int) -> tuple[Value | None, ...]:
-        name = dense.stored.name
+        name, main = dense.stored.name, self._edit.model.main
         stored, scale, zero = packed(self._rounded(dense, block), block or _BLOCK_OF_COLUMN)
         return (
-            rw.constant(stored, f"{name}_{self._dtype}"),
-            rw.constant(scale.astype(_numpy(dense.x)), f"{name}_scale"),
-            None if zero is None else rw.constant(zero, f"{name}_zero_point"),
+            rw.constant(stored, f"{name}_{self._dtype}", graph=main),
+            rw.constant(scale.astype(_numpy(dense.x)), f"{name}_scale", graph=main),
+            None if zero is None else rw.constant(zero, f"{name}_zero_point", graph=main),
         )
 
     def _dequantized(self, dense: Dense, block: int) -> None:
@@ -151,13 +151,13 @@ class WeightsOnly:
 
     def _integers(self, rw: Rewrite, dense: Dense, block: int) -> tuple[Value | None, ...]:
         """What DequantizeLinear reads: one scale for a column is a vector, blocks have a matrix of them."""
-        blocks, name = self._rounded(dense, block), dense.stored.name
+        blocks, name, main = self._rounded(dense, block), dense.stored.name, self._edit.model.main
         shape = (-1,) if blocks.block >= dense.k else blocks.scale.shape
         return (
-            rw.constant(_tensor(blocks.integers, blocks.dtype), f"{name}_{blocks.dtype}"),
-            rw.constant(blocks.scale.reshape(shape).astype(_numpy(dense.x)), f"{name}_scale"),
+            rw.constant(_tensor(blocks.integers, blocks.dtype), f"{name}_{blocks.dtype}", graph=main),
+            rw.constant(blocks.scale.reshape(shape).astype(_numpy(dense.x)), f"{name}_scale", graph=main),
             None if blocks.zero is None
-            else rw.constant(_tensor(blocks.zero.reshape(shape), blocks.dtype), f"{name}_zero_point"),
+            else rw.constant(_tensor(blocks.zero.reshape(shape), blocks.dtype), f"{name}_zero_point", graph=main),
         )
 
     def _embedding(self, node: Node) -> Placed:

@@ -296,3 +296,25 @@ def test_from_one_runtime_to_another_with_the_scales_kept() -> None:
     kinds = Counter(node.inputs[2].dtype.name for g in m.graphs() for node in g.find("QuantizeLinear"))  # type: ignore[union-attr]
     assert kinds == {"INT8": 4} and coverage(m).kernels == {"QLinearConv": 2}
     assert worst(before, m, data) > 30
+
+
+@pytest.mark.parametrize(
+    ("options", "kernels"),
+    [
+        ({"kind": "dynamic"}, {"DynamicQuantizeMatMul": 2}),
+        ({"kind": "weights"}, {"MatMulNBits": 2}),
+        ({"format": "qoperator"}, {"MatMulIntegerToFloat": 2}),
+    ],
+    ids=["dynamic", "weights", "qoperator"],
+)
+def test_other_kinds_store_a_shared_weight_once_too(options: dict[str, str], kernels: dict[str, int]) -> None:
+    text = (
+        "y = If(c) <then_branch = t () => (float[4,64] p) { p = MatMul(x, w) },"
+        " else_branch = e () => (float[4,64] q) { h = Neg(x)  q = MatMul(h, w) }>"
+    )
+    m = net(text, "float[4,64] x, bool c", "y", {"w": (64, 64)})
+    data = feeds(m)
+    _, before = quantize(m, data, **options)
+    assert coverage(m).kernels == kernels and worst(before, m, data) > 30
+    stored = [v for g in m.graphs() for v in g.initializers if (v.nbytes or 0) >= 64 * 64]
+    assert [v.nbytes for v in stored] == [64 * 64] and stored[0].graph == m.main
