@@ -19,7 +19,7 @@ from graphopt.ir.draft import Decline
 from graphopt.quant.calibrate import Calibration, Watch
 from graphopt.quant.correct.gain import Gain
 from graphopt.quant.correct.rows import to_rows
-from graphopt.quant.correct.weights import channel_axis, spread_channels
+from graphopt.quant.correct.weights import spread_channels, summed_axis
 from graphopt.quant.expected import decibels
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Empirical:
         self._layers: list[_Layer] = []
         for h in heavy:
             array = None if h.weight is None or h.bias is None or h.axis is None else h.weight.array()
-            axis = channel_axis(h)
+            axis = summed_axis(h)
             if array is None or axis is None:
                 continue
             rows, along = to_rows(array, h.axis, 0).values, 1 if h.node.op == "Conv" else -1

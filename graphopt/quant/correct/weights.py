@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from graphopt.quant.calibrate import Calibration
     from graphopt.quant.operands import Heavy
 
-__all__ = ["WEIGHT_CORRECTIONS", "WeightCorrections", "channel_axis", "spread_channels"]
+__all__ = ["WEIGHT_CORRECTIONS", "WeightCorrections", "spread_channels", "summed_axis"]
 
 WEIGHT_CORRECTIONS = (*ROUNDINGS, "bias", "empirical")
 
@@ -49,7 +49,7 @@ class WeightCorrections:
             return []
         found = []
         for h in heavy:
-            axis = channel_axis(h)
+            axis = summed_axis(h)
             if axis is not None:
                 gram = "gptq" in self._methods and _is_matrix(h) and _width(h) <= _LARGEST_GRAM
                 found.append(Watch(h.x.name, gram=axis) if gram else Watch(h.x.name, channels=axis))
@@ -100,7 +100,7 @@ class WeightCorrections:
         assert self._calibration is not None
         means, variances = statistics
         centered = self._bias and heavy.bias is not None
-        key = (heavy.x.name, channel_axis(heavy) or 0)
+        key = (heavy.x.name, summed_axis(heavy) or 0)
         gram = self._calibration.products.get(key)
         if gram is not None and _is_matrix(heavy):
             gram = gram / max(int(self._calibration.along[key].count.max()), 1)
@@ -110,7 +110,7 @@ class WeightCorrections:
 
     def _channels(self, heavy: Heavy) -> tuple[Array, Array] | None:
         """Means and variances of the input's channels, [C], if calibration kept them."""
-        axis = channel_axis(heavy)
+        axis = summed_axis(heavy)
         if self._calibration is None or axis is None:
             return None
         found = self._calibration.along.get((heavy.x.name, axis))
@@ -128,7 +128,7 @@ def spread_channels(heavy: Heavy, shape: tuple[int, ...], values: Array) -> Arra
     return conv_means(values, int(node.attr("group", 1)), shape[0], _shares(node, heavy, shape[2:]))
 
 
-def channel_axis(heavy: Heavy) -> int | None:
+def summed_axis(heavy: Heavy) -> int | None:
     """The axis of the input that is summed over; None where there is no weight or it is no matrix."""
     weight = heavy.weight
     if weight is None:
