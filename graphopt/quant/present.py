@@ -66,11 +66,6 @@ class Encoding:
         return self.params.kind
 
     @property
-    def is_symmetric(self) -> bool:
-        """Whether zero is stored as zero."""
-        return not self.zero_point.astype(np.float32).any()
-
-    @property
     def range(self) -> Range:
         """The real numbers that can be stored, over all channels."""
         zero, scale = self.zero_point.astype(np.float64), self.scale.astype(np.float64)

@@ -21,6 +21,7 @@ from graphopt.quant.types import QuantParams, qtype
 
 __all__ = [
     "METHODS",
+    "MIN_SCALE",
     "Range",
     "activation_params",
     "bias_limit_scale",
@@ -35,7 +36,7 @@ METHODS = ("auto", "minmax", "average", "percentile", "entropy", "mse")
 _CLIP_WEIGHT = 4.0  # measured: see docs/decisions.md
 _FEW = 64  # bins in use: too few values to tell outliers from what matters
 BIAS_LIMIT = 2**30  # the accumulator is 32 bits wide, and half of it belongs to the products
-_MIN_SCALE = 2.0**-60  # so that a product of two scales is still a normal float32
+MIN_SCALE = 2.0**-60  # so that a product of two scales is still a normal float32
 _MAX_SCALE = 2.0**120  # so that 255 times a scale is still finite
 
 Array = np.ndarray[Any, Any]
@@ -119,7 +120,7 @@ def activation_params(
         high = 1.0
     symmetric = symmetric or kind.is_float
     scale = max(-low, high) / kind.high if symmetric else (high - low) / kind.levels
-    single = np.float32(min(max(scale, _MIN_SCALE), _MAX_SCALE))
+    single = np.float32(min(max(scale, MIN_SCALE), _MAX_SCALE))
     if ceiling is not None and ceiling > 0.0:
         while float(single * np.float32(kind.high if symmetric else kind.levels)) > ceiling:
             single = np.nextafter(single, np.float32(0.0))
@@ -145,7 +146,7 @@ def weight_scale(peaks: Array, *, bits: int = 8) -> Array:
     used = peaks[peaks > 0.0]
     typical = float(np.median(used)) if used.size else 1.0
     scale = np.where(peaks > 0.0, peaks, typical).astype(np.float64) / (2 ** (bits - 1) - 1)
-    return np.asarray(np.maximum(scale, _MIN_SCALE), np.float32)
+    return np.asarray(np.maximum(scale, MIN_SCALE), np.float32)
 
 
 def bias_limit_scale(bias: Array, x_scale: float, shape: tuple[int, ...]) -> Array:

@@ -14,7 +14,7 @@ from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.quant.insert import Placed
 from graphopt.quant.ranges import weight_peaks, weight_scale
-from graphopt.quant.types import QuantParams, quantize
+from graphopt.quant.types import CHANNEL_OPSET, QuantParams, quantize
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
@@ -28,7 +28,6 @@ _LSTM_INPUTS, _PEEPHOLES = 8, 7
 _ATTRIBUTES = (
     "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget",
 )  # fmt: skip
-_OPSET_PER_CHANNEL = 13
 
 
 def dynamic_lstm(node: Node, edit: Editor, *, per_channel: bool = True, bits: int = 8) -> Placed:
@@ -65,8 +64,8 @@ def dynamic_lstm(node: Node, edit: Editor, *, per_channel: bool = True, bits: in
 
 def stored_weights(node: Node, edit: Editor) -> Placed:
     """Store the weights of an LSTM or GRU as int8, with a DequantizeLinear for each. Raises `Decline`."""
-    if edit.model.opset() < _OPSET_PER_CHANNEL:
-        raise Decline(f"a scale per channel needs opset {_OPSET_PER_CHANNEL}, and the model has {edit.model.opset()}")
+    if edit.model.opset() < CHANNEL_OPSET:
+        raise Decline(f"a scale per channel needs opset {CHANNEL_OPSET}, and the model has {edit.model.opset()}")
     weights = _weights(node, edit)
     with edit.rewrite("quant.weight_only", at=node) as rw:
         for index, value in enumerate(weights, 1):

@@ -7,7 +7,6 @@ binary search over the number of steps asks the real metric: for n steps at most
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -148,8 +147,3 @@ class _Order:
 
     def _wide_operators(self, state: State) -> set[int]:
         return {op for i in state.wide for op in self.found.tensors[i].readers if op not in state.floats}
-
-
-def bound(candidates: int) -> int:
-    """The most probes that `fewest` takes for so many steps."""
-    return 1 + math.ceil(math.log2(candidates)) if candidates > 1 else 1

@@ -15,9 +15,10 @@ import numpy as np
 
 from graphopt.errors import UsageError, nearest
 
-__all__ = ["QTYPES", "QType", "QuantParams", "dequantize", "qtype", "quantize"]
+__all__ = ["BLOCK_OPSET", "CHANNEL_OPSET", "QTYPES", "QType", "QuantParams", "dequantize", "qtype", "quantize"]
 
-BLOCK_OPSET = 21  # the first with a scale per block
+CHANNEL_OPSET, BLOCK_OPSET = 13, 21
+"""The first with a scale per channel, and per block."""
 
 Array = np.ndarray[Any, Any]
 
@@ -27,8 +28,8 @@ class QType:
     """A quantized type: `bits` of each element, and its finite values from `low` to `high`.
 
     `opset`: the first whose QuantizeLinear and DequantizeLinear take it with one scale; `opset_channel`: with one
-    per channel; `opset_block`: with one per block. QuantizeLinear never makes an int32: only DequantizeLinear takes
-    it. `dtype` is how numpy stores it, a byte for each element of 4 bits (a file packs two).
+    per channel. QuantizeLinear never makes an int32: only DequantizeLinear takes it. `dtype` is how numpy stores it, a
+    byte for each element of 4 bits (a file packs two).
     """
 
     name: str
@@ -38,19 +39,12 @@ class QType:
     high: float
     opset: int
     opset_channel: int
-    opset_block: int = BLOCK_OPSET
     is_float: bool = False
 
     @property
     def levels(self) -> float:
         """The number of steps between the smallest and the largest integer."""
         return self.high - self.low
-
-    def opset_for(self, *, channel: bool = False, block: bool = False) -> int:
-        """The oldest opset whose operators take the type with such scales."""
-        if block:
-            return self.opset_block
-        return self.opset_channel if channel else self.opset
 
 
 def _integer(name: str, bits: int, opset: int, opset_channel: int) -> QType:
@@ -64,15 +58,15 @@ def _float8(name: str, stored: Any, top: float) -> QType:
 
 
 _ALL = (
-    _integer("uint8", 8, 10, 13),
-    _integer("int8", 8, 10, 13),
+    _integer("uint8", 8, 10, CHANNEL_OPSET),
+    _integer("int8", 8, 10, CHANNEL_OPSET),
     _integer("uint16", 16, 21, 21),
     _integer("int16", 16, 21, 21),
     _integer("uint4", 4, 21, 21),
     _integer("int4", 4, 21, 21),
     _float8("float8e4m3fn", ml_dtypes.float8_e4m3fn, 448.0),
     _float8("float8e5m2", ml_dtypes.float8_e5m2, 57344.0),
-    _integer("int32", 32, 10, 13),
+    _integer("int32", 32, 10, CHANNEL_OPSET),
 )
 QTYPES: dict[str, QType] = {kind.name: kind for kind in _ALL}
 _BY_DTYPE = {kind.dtype: kind for kind in _ALL}

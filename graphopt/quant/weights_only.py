@@ -20,6 +20,7 @@ from graphopt.quant.dense import Dense, Kept, dense_of
 from graphopt.quant.insert import Placed
 from graphopt.quant.ranges import weight_peaks, weight_scale
 from graphopt.quant.recurrent import stored_weights
+from graphopt.quant.types import BLOCK_OPSET, CHANNEL_OPSET
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor, Rewrite
@@ -31,7 +32,7 @@ __all__ = ["WEIGHT_OPS", "WeightsOnly", "default_block", "opset_of_weights"]
 Array = np.ndarray[Any, Any]
 
 WEIGHT_OPS = frozenset({"MatMul", "Gemm", "Gather", "LSTM", "GRU"})
-_OPSET_PER_CHANNEL, _OPSET_HALF, _OPSET_BLOCKS = 13, 19, 21
+_OPSET_HALF = 19  # of scales in float16
 _BY, _EMBEDDING = "quant.weight_only", "quant.embedding"
 _ACCURACY_LEVEL = 4  # MatMulNBits may round its input to int8 by blocks: in float it takes up to ten times as long
 _MIN_TABLE = 4096  # elements of a table that is worth three more nodes
@@ -54,8 +55,8 @@ def default_block(dtype: str, form: str, k: int) -> int:
 def opset_of_weights(form: str, dtype: str, block: int | None) -> int:
     """The opset that stored weights need, at least; 0 for what no opset limits."""
     if form == CONTRIBUTED:
-        return 0 if block is None or block or dtype.endswith("4") else _OPSET_PER_CHANNEL
-    return _OPSET_BLOCKS if dtype.endswith("4") or block else _OPSET_PER_CHANNEL
+        return 0 if block is None or block or dtype.endswith("4") else CHANNEL_OPSET
+    return BLOCK_OPSET if dtype.endswith("4") or block else CHANNEL_OPSET
 
 
 class WeightsOnly:
@@ -144,7 +145,7 @@ class WeightsOnly:
     def _check_opset(self, dense: Dense, block: int) -> None:
         half = dense.x.dtype is not None and dense.x.dtype.name == "FLOAT16"
         blocked = self._dtype.endswith("4") or 0 < block < dense.k
-        needed = _OPSET_BLOCKS if blocked else _OPSET_HALF if half else _OPSET_PER_CHANNEL
+        needed = BLOCK_OPSET if blocked else _OPSET_HALF if half else CHANNEL_OPSET
         if self._opset < needed:
             what = "4-bit weights and blocks need" if blocked else "a scale per column needs"
             raise Decline(f"{what} opset {needed}, and the model has {self._opset}: put opset{{to={needed}}} in front")

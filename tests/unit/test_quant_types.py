@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 import graphopt
 from graphopt.errors import UsageError
 from graphopt.ir.load import read_model
-from graphopt.quant.types import QTYPES, QuantParams, dequantize, qtype, quantize
+from graphopt.quant.types import BLOCK_OPSET, QTYPES, QuantParams, dequantize, qtype, quantize
 from graphopt.runtime.package import package
 from graphopt.runtime.run import run_model
 
@@ -126,7 +126,7 @@ def test_int32_is_dequantized_as_the_reference_does() -> None:
 def test_limits_and_opsets(name: str, low: float, high: float, opsets: tuple[int, int, int]) -> None:
     kind = qtype(name)
     assert (kind.low, kind.high) == (low, high) and qtype(kind.dtype) is kind
-    assert (kind.opset_for(), kind.opset_for(channel=True), kind.opset_for(block=True)) == opsets
+    assert (kind.opset, kind.opset_channel, BLOCK_OPSET) == opsets
     if name in ENUM:  # the operator's own schema agrees
         stored = next(k for k, v in TensorProto.DataType.items() if v == ENUM[name]).lower()
         schema = onnx.defs.get_schema("QuantizeLinear", opsets[0], "")

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.quant.correct.rows import MIN_SCALE, Grid
+from graphopt.quant.correct.rows import Grid
+from graphopt.quant.ranges import MIN_SCALE
 
 __all__ = ["hqq_grid"]
 

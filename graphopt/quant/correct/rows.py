@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.quant.ranges import MIN_SCALE
 from graphopt.quant.types import QType, QuantParams
 
-__all__ = ["MIN_SCALE", "Grid", "Rows", "params_of", "steps", "to_rows"]
-
-MIN_SCALE = 2.0**-60  # so that a product of two scales is still a normal float32
+__all__ = ["Grid", "Rows", "params_of", "steps", "to_rows"]
 
 Array = np.ndarray[Any, Any]
 
