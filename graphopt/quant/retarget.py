@@ -165,8 +165,7 @@ class Retarget:
         if params is None:
             return None
         zero = int(params.zero_point)
-        symmetric = self.table.symmetric or pair.dtype == "int8"
-        if (symmetric and zero != 0) or (pair.floor_zero and zero != params.kind.low):
+        if (self.table.centred(pair.dtype) and zero != 0) or (pair.floor_zero and zero != params.kind.low):
             return None
         high = (params.kind.high - zero) * float(params.scale)
         return None if pair.ceiling is not None and high > pair.ceiling else params
@@ -177,9 +176,12 @@ class Retarget:
         for pair in plan.pairs:
             encodings, real = self.given.activations.get(pair.like), self.range_of(pair.like)
             if id(pair) not in kept.params and encodings and real is not None:
-                symmetric = self.table.symmetric or pair.dtype == "int8"
                 made = activation_params(
-                    real, pair.dtype, symmetric=symmetric, ceiling=pair.ceiling, floor_zero=pair.floor_zero
+                    real,
+                    pair.dtype,
+                    symmetric=self.table.centred(pair.dtype),
+                    ceiling=pair.ceiling,
+                    floor_zero=pair.floor_zero,
                 )
                 ratios.append(float(made.scale) / float(max(e.scale.max() for e in encodings)))
         coarser = [ratio for ratio in ratios if ratio > _COARSER]

@@ -334,7 +334,7 @@ def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int
 
 def _steps(table: QuantTable, options: QuantOptions, bits: int) -> Steps:
     """How fine the integers of activations and weights are."""
-    symmetric = table.symmetric or table.activation == "int8"
+    symmetric = table.centred(table.activation)
     per_channel = options.per_channel and table.per_channel
     return Steps(127 if symmetric else 255, symmetric, 2 ** (bits - 1) - 1, per_channel)
 

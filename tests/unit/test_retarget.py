@@ -90,6 +90,13 @@ def test_from_onnx_runtime_to_tensorrt() -> None:
     assert top1(there.model) > 98.0
 
 
+def test_to_arm_all_is_kept_in_signed_integers() -> None:
+    first = quantized(NET, "ort-cpu").model
+    there = quantized(first, "ort-arm", "retarget", None)
+    assert zero_points(there.model) == {("int8", zero - 128) for _, zero in zero_points(first)}
+    assert scales(there.model) == scales(first) and "coarser" not in notes(there)
+
+
 def test_from_tensorrt_to_onnx_runtime() -> None:
     """No pair stands on outputs there: their ranges are those of the inputs that come of them, or are calibrated."""
     first = quantized(NET, "tensorrt-rtx").model
