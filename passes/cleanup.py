@@ -120,8 +120,7 @@ def _sample_key(value: Value) -> Hashable:
 
 
 def _content_key(value: Value) -> Hashable:
-    array = value.array()
-    assert array is not None
+    array = value.content()
     if array.dtype.kind == "O":
         return tuple(array.reshape(-1).tolist())
     return hashlib.blake2b(array.tobytes(), digest_size=16).digest()

@@ -77,6 +77,12 @@ class Value(_View):
         """The content of a constant, else None. Reads the weight from its file; do not keep it."""
         return self._model.facts.array(self._raw)
 
+    def content(self) -> np.ndarray:
+        """`array` of what is known to be a constant."""
+        array = self.array()
+        assert array is not None, f"{self!r} is no constant"
+        return array
+
     @property
     def nbytes(self) -> int | None:
         """Bytes of a constant's content, without reading it; None for anything else."""

@@ -44,8 +44,7 @@ class Dense:
 
     def matrix(self) -> Array:
         """The weights as float32 [K, N], with `alpha` in them. Reads them from their file."""
-        array = self.stored.array()
-        assert array is not None, "a constant has content"
+        array = self.stored.content()
         made = np.asarray(array.T if self.transposed else array, np.float32)
         return made if self.alpha == 1.0 else made * np.float32(self.alpha)
 

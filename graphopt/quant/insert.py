@@ -102,8 +102,7 @@ def _range(pair: Pair, ranges: Mapping[Value, Range]) -> Range:
 
 
 def _constant_range(value: Value) -> Range:
-    array = value.array()
-    assert array is not None, "only constants have no statistics"
+    array = value.content()  # only constants have no statistics
     finite = array[np.isfinite(array)]
     return Range(float(finite.min(initial=0.0)), float(finite.max(initial=0.0)))
 
@@ -281,8 +280,8 @@ class _Insertion:
     def _rounded(self, group: list[Heavy]) -> _Stored:
         """A weight with symmetric scales, rounded as the corrections want it."""
         weight = group[0].weight
-        array = None if weight is None else weight.array()
-        assert array is not None, "a constant has content"
+        assert weight is not None
+        array = weight.content()
         least = self._least_scale(group, group[0].peaks.shape)
         done = self._exact(group, array, least) if self.bits < 8 else None
         dtype = self.table.weight

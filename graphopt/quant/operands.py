@@ -83,9 +83,7 @@ def analyse(node: Node, rule: Weighted, table: QuantTable, *, per_channel: bool)
     reason = _shape_reason(node, rule, w)
     if reason:
         return reason
-    array = w.array()
-    assert array is not None, "a constant has content"
-    peaks = weight_peaks(array, axis)
+    peaks = weight_peaks(w.content(), axis)
     if not np.isfinite(peaks).all():
         return "its weight holds NaN or Inf"
     bias = _bias(node, rule, table, _channels(node, rule, w) * _groups(node))

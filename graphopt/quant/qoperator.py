@@ -57,15 +57,11 @@ class _Side:
     def zeros(self) -> Array:
         """The zero point, or the 0 that its absence means."""
         if self.zero is not None:
-            array = self.zero.array()
-            assert array is not None, "zero points are constants here"
-            return array
+            return self.zero.content()
         return np.zeros(self.scales().shape, np.uint8 if self.dtype == "UINT8" else np.int8)
 
     def scales(self) -> Array:
-        array = self.scale.array()
-        assert array is not None, "scales are constants here"
-        return array
+        return self.scale.content()
 
     def like(self, other: _Side) -> bool:
         """Whether both mean the same numbers by the same integers."""

@@ -109,8 +109,7 @@ class _Strip:
             sink(node, rw)
 
     def _floats(self, made: dict[Value, Stored], rw: Rewrite, stored: Value, encoding: Encoding) -> Value:
-        integers = stored.array()
-        assert integers is not None, "a constant has content"
+        integers = stored.content()
         value = rw.constant(encoding.decode(integers), f"{stored.name}_float")
         made[value] = Stored(integers, encoding)
         return value
@@ -148,9 +147,7 @@ class _Strip:
 
     def _pair_of_constant(self, node: Node, x: Value, encoding: Encoding) -> None:
         """A weight stored in floats counts as what the pair behind it makes of it, which is what was trained."""
-        array = x.array()
-        assert array is not None, "a constant has content"
-        integers = encoding.encode(array)
+        integers = encoding.encode(x.content())
         with self.edit.rewrite("dequant.weight", at=node) as rw:
             value = rw.constant(encoding.decode(integers), x.name)
             rw.replace(node.outputs[0], value)

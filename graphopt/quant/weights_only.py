@@ -164,8 +164,7 @@ class WeightsOnly:
     def _embedding(self, node: Node) -> Placed:
         """A table [rows, width] of which rows are gathered: int8 with a scale for each row, gathered as well."""
         table, indices = self._table_of(node)
-        array = table.array()
-        assert array is not None, "a constant has content"
+        array = table.content()
         if not np.isfinite(array).all():
             raise Decline("its table holds NaN or Inf")
         scale = weight_scale(weight_peaks(array, 0))[:, None]

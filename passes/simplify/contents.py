@@ -56,8 +56,7 @@ def _subnormal(array: np.ndarray) -> np.ndarray:
 
 
 def _flushed(rewrite: Rewrite, weight: Value) -> Value:
-    array = weight.array()
-    assert array is not None
+    array = weight.content()
     largest = float(np.abs(array.astype(np.float32)).max(initial=0))
     tiny = float(np.finfo(np.float32).tiny)
     require(np.isfinite(largest) and tiny < largest * _NEGLIGIBLE, "the other weights are no larger")

@@ -40,8 +40,7 @@ def gather_of_concat(rewrite: Rewrite, node: Node) -> None:
     require(wanted and (min(wanted) >= 0 or max(wanted) < 0), "the indices are not fixed")
     assert wanted
     start, _, part, _ = _within(concat, axis, min(wanted), max(wanted) + 1 or INT64_MAX)
-    array = indices.array()
-    assert array is not None
+    array = indices.content()
     moved = rewrite.constant(np.asarray(array - min(wanted) + start, array.dtype), indices.name)
     rewrite.replace(node.outputs[0], rewrite.node("Gather", [part, moved], {"axis": axis})[0])
 

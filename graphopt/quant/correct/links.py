@@ -80,8 +80,7 @@ class Layer:
 
     def matrix(self) -> Array:
         """The weight as [N, K', elements of the kernel], float64."""
-        array = self.weight.value.array()
-        assert array is not None, "a constant has content"
+        array = self.weight.value.content()
         turned = array if self.axis == 0 else array.swapaxes(0, 1)
         return turned.astype(np.float64).reshape([*turned.shape[:2], -1])
 
