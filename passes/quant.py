@@ -139,14 +139,15 @@ class Quant(Pass):
         for _, op, reason in done.declined:
             ctx.decline(f"quant.{op}", None, reason)
         _note(ctx, done)
-        if rest is not None and done.operators and not _is_float(done.verdict):
+        if rest is not None and (done.operators or done.kinds) and not _is_float(done.verdict):
             _note_rest(ctx, rest.convert("quant.rest"), options.rest)
 
     def _rest(self, ctx: Context) -> str:
         """The precision of what is not quantized."""
         if self.rest != "auto":
             return self.rest
-        rest = ctx.target.require_quant().rest if self.kind == "static" else "float32"
+        table = ctx.target.require_quant() if self.kind == "static" else ctx.target.quant
+        rest = "float32" if table is None else table.rest
         if rest != "float32" and any(ctx.model.main.find("QuantizeLinear", "DequantizeLinear")):
             ctx.note(f"the rest stays as it is: what {rest} is enough for is found in a float model, and this is none")
             return "float32"

@@ -117,7 +117,8 @@ class _Choosing:
 
     def embedding(self, node: Node) -> None:
         table = node.inputs[0]
-        if self.kinds.weights and table is not None and table.rank == 2 and (table.nbytes or 0) >= _LARGE_TABLE:
+        possible = self.kinds.weights and "Gather" not in self.kinds.float
+        if possible and table is not None and table.rank == 2 and (table.nbytes or 0) >= _LARGE_TABLE:
             self.choice.take(node, "weights")
 
     def _possible(self, node: Node) -> list[str]:

@@ -11,6 +11,7 @@ from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.quant.coverage import reasons_by_name
 from graphopt.quant.dynamic import DYNAMIC_OPS, OPSET_DYNAMIC, Dynamic
+from graphopt.quant.lift import HALF_OPSETS
 from graphopt.quant.weights_only import WEIGHT_OPS, WeightsOnly, opset_of_weights
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from graphopt.quant.insert import Placed
     from graphopt.quant.options import QuantOptions
     from graphopt.quant.place import QuantSelection
-    from graphopt.targets.kinds import KindTable
     from graphopt.targets.target import Target
 
 __all__ = ["Carried", "carry_out", "deselected", "nodes_of_kind", "opset_of_kind"]
@@ -47,14 +47,15 @@ class Carried:
         self.reasons.update(reasons_by_name([(node, reason)]))
 
 
-def opset_of_kind(model: Model, table: KindTable, options: QuantOptions) -> int:
+def opset_of_kind(model: Model, target: Target, options: QuantOptions) -> int:
     """The opset that the operators need which a kind would bring into the model; 0 if any will do."""
-    known = _OPS[options.kind]
+    known = _OPS[options.kind] - ({*target.kinds.float} if options.kind == "weights" else set())
     if not any(node.op in known and _is_meant(node) for graph in model.graphs() for node in graph.nodes):
         return 0
     if options.kind == "dynamic":
         return OPSET_DYNAMIC
-    return opset_of_weights(table.weights, options.stored, options.block)
+    rest = options.rest or ("float32" if target.quant is None else target.quant.rest)
+    return max(opset_of_weights(target.kinds.weights, options.stored, options.block), HALF_OPSETS[rest])
 
 
 def nodes_of_kind(model: Model, kind: str, options: QuantOptions, target: Target) -> tuple[list[Node], Carried]:
@@ -79,6 +80,8 @@ def nodes_of_kind(model: Model, kind: str, options: QuantOptions, target: Target
     chosen = []
     for node in found:
         reason = deselected(node, options.selection, found)
+        if reason is None and kind == "weights":
+            reason = target.kinds.float.get(node.op)
         if reason is None:
             chosen.append(node)
         else:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from graphopt.quant.insert import Decliner
     from graphopt.targets.target import Target
 
-__all__ = ["LIFT", "lift_opset"]
+__all__ = ["HALF_OPSETS", "LIFT", "lift_opset"]
+
+HALF_OPSETS = {"float32": 0, "float16": 19, "bfloat16": 22}
+"""The first whose Q, DQ and convolutions take that precision."""
 
 LIFT = "quant.opset"
 _TIMEOUT = 300.0  # seconds for the conversion

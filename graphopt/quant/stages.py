@@ -18,7 +18,7 @@ from graphopt.quant.correct.remainder import Remainder
 from graphopt.quant.correct.weights import WeightCorrections
 from graphopt.quant.coverage import reasons_by_name
 from graphopt.quant.insert import Decliner, insert
-from graphopt.quant.lift import lift_opset
+from graphopt.quant.lift import HALF_OPSETS, lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
 from graphopt.quant.present import SYNTHETIC_KEY, read_present
@@ -28,10 +28,11 @@ from graphopt.quant.ranges import Range, range_of
 from graphopt.quant.retarget import Kept, Retarget
 from graphopt.quant.store import obtain
 from graphopt.quant.told_apart import told_apart
-from graphopt.quant.typed import opsets_of, require_types, table_of
+from graphopt.quant.typed import opsets_of, require_types, table_of, types_of
 from graphopt.quant.types import qtype
 from graphopt.quant.unfit import marked, stand_ins, unfit
 from graphopt.quant.unseen import unseen, witnesses
+from graphopt.quant.weights_only import opset_of_weights
 from graphopt.quant.within import graphs_of, not_inside
 from graphopt.targets.cpu import multiplies_bytes_exactly
 
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Static", "in_integers", "seven_bits", "teller"]
 
-_HALF_OPSETS = {"float32": 0, "float16": 19, "bfloat16": 22}
-"""The first whose Q, DQ and convolutions take that precision."""
 _MAY_SATURATE = "weights keep the 8 bits that they came with, with which products may saturate on this processor"
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -143,7 +142,7 @@ class Static:
 
     def _place(self) -> Plan:
         """The plan for the target, in an opset that it can be carried out in."""
-        needed = _opset_needed(self.model, self.table, self.options)
+        needed = _opset_needed(self.model, self.target, self.table, self.options)
         lifted = None
         if self.scales is None:
             lifted = lift_opset(
@@ -151,7 +150,7 @@ class Static:
             )
             self.notes += [lifted] if lifted else []
         if needed:
-            require_types(self.model, self.table, lifted)
+            require_types(self.model, self.table, self.options.selection, lifted)
         if self.scales is not None:
             placement = self.scales.plan(self._plan, calibrates=self.data is not None)
         else:
@@ -320,16 +319,17 @@ def teller(progress: Progress | None, what: str) -> Callable[[int, int | None], 
     return (lambda *_: None) if progress is None else functools.partial(progress, what)
 
 
-def _opset_needed(model: Model, table: QuantTable, options: QuantOptions) -> int:
+def _opset_needed(model: Model, target: Target, table: QuantTable, options: QuantOptions) -> int:
     """The oldest opset in which a model is quantized as well as options and target allow; 0 if nothing will be."""
     inside = [graph for graph in graphs_of(model) if not_inside(graph, table) is None]
     ops = {*table.weighted} - {*table.float}
     if not any(n.is_standard and _has_weight(n) for graph in inside for n in graph.find(*ops)):
         return 0
     wanted = opsets_of(table)[options.per_channel and table.per_channel]
-    wanted = max(wanted, _HALF_OPSETS[options.rest or table.rest])
-    wide = table.wide and "16bit" in options.selection.values.values()
-    return max(wanted, qtype(table.wide).opset) if wide else wanted
+    wanted = max(wanted, HALF_OPSETS[options.rest or table.rest])
+    if options.kind == "auto" and (options.stored.endswith("4") or options.block):
+        wanted = max(wanted, opset_of_weights(target.kinds.weights, options.stored, options.block))
+    return max(wanted, *(qtype(name).opset for name in types_of(table, options.selection)))
 
 
 def _steps(table: QuantTable, options: QuantOptions, bits: int) -> Steps:

@@ -24,8 +24,8 @@ from graphopt.quant.quantized import Quantized
 from graphopt.quant.retarget import Retarget
 from graphopt.quant.stages import Progress, Static, in_integers, seven_bits, teller
 from graphopt.quant.strip import dequantize_graph
-from graphopt.quant.typed import table_of
-from graphopt.quant.weights_only import WEIGHT_OPS, default_block
+from graphopt.quant.typed import require_stored, table_of
+from graphopt.quant.weights_only import WEIGHT_OPS, default_block, opset_of_weights
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor
@@ -71,6 +71,8 @@ def quantize_graph(
     options.check()
     edit.name_apart()
     at_run_time = options.kind in _AT_RUN_TIME
+    if options.kind in ("weights", "auto"):
+        target.kinds.require_stored(options.stored, options.block, target.name)
     if options.format == "qoperator":
         target.kinds.require("qoperator", target.name)
     if not at_run_time:
@@ -143,8 +145,10 @@ def _at_run_time(
 ) -> Quantized:
     """Quantize what needs no ranges. With `data`, weights are rounded for the inputs that they meet."""
     target.kinds.require(options.kind, target.name)
-    needed = opset_of_kind(model, target.kinds, options)
+    needed = opset_of_kind(model, target, options)
     lifted = lift_opset(model, edit, target, needed, data=data, decline=decline)
+    if options.kind == "weights" and needed:
+        require_stored(model, options, opset_of_weights(target.kinds.weights, options.stored, options.block), lifted)
     chosen, before = nodes_of_kind(model, options.kind, options, target)
     corrections = MatrixCorrections(options.corrections_for(options.kind))
     watches = [] if data is None else corrections.watches(chosen, edit)
@@ -186,7 +190,7 @@ def _without_ranges(
 
 
 def _block(target: Target, options: QuantOptions, rows: int) -> int:
-    return default_block(options.stored, target.kinds.weights, rows) if options.block is None else options.block
+    return default_block(options.stored, target.kinds, rows) if options.block is None else options.block
 
 
 def _check_ops(options: QuantOptions, table: QuantTable) -> None:

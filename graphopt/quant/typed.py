@@ -11,10 +11,11 @@ from graphopt.quant.types import qtype
 if TYPE_CHECKING:
     from graphopt.ir.model import Model
     from graphopt.quant.options import QuantOptions
+    from graphopt.quant.place import QuantSelection
     from graphopt.targets.table import QuantTable
     from graphopt.targets.target import Target
 
-__all__ = ["opsets_of", "require_types", "table_of"]
+__all__ = ["opsets_of", "require_stored", "require_types", "table_of", "types_of"]
 
 _AUTO = "auto"
 
@@ -51,21 +52,37 @@ def _stored_only(name: str) -> str:
     return f"; weights alone can be {name} with kind=weights" if name in WEIGHT_TYPES else ""
 
 
+def types_of(table: QuantTable, selection: QuantSelection) -> tuple[str, ...]:
+    """The types of activations and weights."""
+    wide = table.wide and "16bit" in selection.values.values()
+    return (table.activation, table.weight, *((table.wide,) if wide else ()))
+
+
 def opsets_of(table: QuantTable) -> tuple[int, int]:
     """The oldest opsets for Q/DQ of a table's types: with one scale, and with one for each channel of a weight."""
     least = max(table.opset, qtype(table.activation).opset, qtype(table.weight).opset)
     return least, max(least, table.opset_per_channel, qtype(table.weight).opset_channel)
 
 
-def require_types(model: Model, table: QuantTable, lifted: str | None) -> None:
-    """Raise `TargetError` if a type of the table needs a newer opset than the model has; `lifted`: why it has not.
+def require_types(model: Model, table: QuantTable, selection: QuantSelection, lifted: str | None) -> None:
+    """Raise `TargetError` if a type that is wanted needs a newer opset than the model has; `lifted`: why it has not.
 
     Not for 8-bit integers: operators that these cannot be had for stay float one by one.
     """
-    for name in (table.activation, table.weight):
-        needed = qtype(name).opset
-        if name not in ("uint8", "int8") and model.opset() < needed:
-            raise TargetError(
-                f"{name} needs opset {needed}, and the model has {model.opset()}",
-                hint=lifted or f"put opset{{to={needed}}} in front",
-            )
+    for name in types_of(table, selection):
+        if name not in ("uint8", "int8"):
+            _require(model, name, qtype(name).opset, lifted)
+
+
+def require_stored(model: Model, options: QuantOptions, needed: int, lifted: str | None) -> None:
+    """The same for weights that are stored only, of 4 bits or in blocks that were asked for."""
+    if options.stored.endswith("4") or options.block:
+        _require(model, options.stored + (f" in blocks of {options.block}" if options.block else ""), needed, lifted)
+
+
+def _require(model: Model, what: str, needed: int, lifted: str | None) -> None:
+    if model.opset() < needed:
+        raise TargetError(
+            f"{what} needs opset {needed}, and the model has {model.opset()}",
+            hint=lifted or f"put opset{{to={needed}}} in front",
+        )

@@ -39,13 +39,17 @@ _MIN_TABLE = 4096  # elements of a table that is worth three more nodes
 _BLOCK_OF_COLUMN = 32  # what MatMulNBits makes of a column with one scale
 
 
-def default_block(dtype: str, form: str, k: int) -> int:
-    """Rows that share a scale where nobody says: 32 for 4 bits, which need it; else a column, or what is fast.
+def default_block(dtype: str, table: KindTable, k: int) -> int:
+    """Rows that share a scale where nobody says: 32 for 4 bits, which need it, or what the target has; else a column,
+    or what is fast.
 
     MatMulNBits stores whole blocks: they are halved until at most an eighth of a column with `k` rows is padding.
     """
-    if form != CONTRIBUTED:
-        return 32 if dtype.endswith("4") else 0
+    if table.weights != CONTRIBUTED:
+        if not dtype.endswith("4"):
+            return 0
+        sizes = table.stored.get(dtype) or (32,)
+        return next((size for size in sizes if k % size == 0), sizes[-1])
     block = 32 if dtype.endswith("4") else 128
     while block > 16 and -(-k // block) * block > k * 9 / 8:
         block //= 2
@@ -88,7 +92,7 @@ class WeightsOnly:
         found = dense_of(node, self._edit, ("FLOAT", "FLOAT16"))
         if isinstance(found, str):
             raise Decline(found)
-        block = default_block(self._dtype, self._table.weights, found.k) if self._given is None else self._given
+        block = default_block(self._dtype, self._table, found.k) if self._given is None else self._given
         if self._table.weights == CONTRIBUTED and (block or self._dtype.endswith("4")):
             self._packed(found, block)
         else:
@@ -128,6 +132,8 @@ class WeightsOnly:
     def _dequantized(self, dense: Dense, block: int) -> None:
         """DequantizeLinear in front of a MatMul or Gemm, which reads its weight as [K, N]."""
         node = dense.node
+        if block and dense.k % block and self._table.stored:
+            raise Decline(f"its weight has {dense.k} rows, and they are no multiple of {block}")
         self._check_opset(dense, block)
         with self._edit.rewrite(_BY, at=node) as rw:
             operands = self._kept.get(dense, lambda: self._integers(rw, dense, block))
@@ -151,9 +157,13 @@ class WeightsOnly:
             raise Decline(f"{what} opset {needed}, and the model has {self._opset}: put opset{{to={needed}}} in front")
 
     def _integers(self, rw: Rewrite, dense: Dense, block: int) -> tuple[Value | None, ...]:
-        """What DequantizeLinear reads: one scale for a column is a vector, blocks have a matrix of them."""
+        """What DequantizeLinear reads: one scale for a column is a vector, blocks have a matrix of them.
+
+        A block that is a column is one, too, unless the target is particular about blocks.
+        """
         blocks, name, main = self._rounded(dense, block), dense.stored.name, self._edit.model.main
-        shape = (-1,) if blocks.block >= dense.k else blocks.scale.shape
+        column = blocks.block >= dense.k and not (block and self._table.stored)
+        shape = (-1,) if column else blocks.scale.shape
         return (
             rw.constant(_tensor(blocks.integers, blocks.dtype), f"{name}_{blocks.dtype}", graph=main),
             rw.constant(blocks.scale.reshape(shape).astype(_numpy(dense.x)), f"{name}_scale", graph=main),

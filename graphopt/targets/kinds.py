@@ -4,10 +4,12 @@
 dynamic = "standard"            activations are quantized at run time: by standard operators, or by `com.microsoft` ones
 lstm, attention = true          com.microsoft.DynamicQuantizeLSTM, com.microsoft.QAttention
 weights = "blocks"              weights alone: DequantizeLinear in front of the product, or com.microsoft.MatMulNBits
-blocks = [32, 64, 128]          rows of a weight that may share a scale; [] for any
 qoperator = "standard"          QLinearConv and QLinearMatMul, or com.microsoft's as well
 measured = "measured/x.toml"    what each kind takes of the time of float, by size
-[kinds.refused]                 what is not there, with the reason
+[kinds.stored]                  types of weights alone, any if there are none here:
+int4 = [128, 64]                with how many rows may share a scale, the best first, and 0 for a whole column
+[kinds.float]                   operators that have no weights alone in integers, with the reason
+[kinds.refused]                 what else is not there, with the reason
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ class Figures:
 class KindTable:
     """The forms that a target takes, as described above; an empty text for what it does not take.
 
+    `stored`: where `weights` is `blocks`, a block has to divide the rows, too, unless nothing stands there.
     `refused`: reasons, by the name of a key or of an operator. `measured`: the file with `figures`, from this folder.
     """
 
@@ -70,9 +73,10 @@ class KindTable:
     lstm: bool = False
     attention: bool = False
     weights: str = ""
-    blocks: tuple[int, ...] = ()
+    stored: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     qoperator: str = ""
     measured: str = ""
+    float: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     figures: Figures = field(default_factory=Figures)
 
@@ -82,6 +86,22 @@ class KindTable:
             reason = self.refused.get(kind, f"no form of quant for {kind!r} is described for this target")
             raise TargetError(reason, where=f"target {target!r}", hint=f"see {_PAGE} for what this target takes")
 
+    def require_stored(self, dtype: str, block: int | None, target: str) -> None:
+        """Raises `TargetError` if weights alone cannot be of a type, or share a scale in blocks of that size."""
+        if not self.weights or not self.stored:
+            return
+        where = f"target {target!r}"
+        if dtype not in self.stored:
+            raise TargetError(
+                self.refused.get(dtype, f"it has no weights of {dtype}"),
+                where=where,
+                hint=f"weights alone can be {', '.join(self.stored)}",
+            )
+        sizes = self.stored[dtype]
+        if block is not None and block not in sizes:
+            known = ", ".join("whole columns" if size == 0 else str(size) for size in sizes)
+            raise TargetError(f"it has no weights of {dtype} with block={block}", where=where, hint=f"it has {known}")
+
 
 def read_kind_table(data: Mapping[str, Any], where: str, folder: Path) -> KindTable:
     """Build the table from TOML in `folder`. Raises `UsageError` that names the key at fault."""
@@ -90,8 +110,9 @@ def read_kind_table(data: Mapping[str, Any], where: str, folder: Path) -> KindTa
         if data.get(key, "") not in choices:
             raise UsageError(f"{key} is {data[key]!r}", where=where, hint=nearest(str(data[key]), choices))
     plain: dict[str, Any] = dict(data)
-    plain["blocks"] = tuple(int(b) for b in data.get("blocks", ()))
-    plain["refused"] = {str(k): str(v) for k, v in data.get("refused", {}).items()}
+    plain["stored"] = {str(k): tuple(int(b) for b in v) for k, v in data.get("stored", {}).items()}
+    for key in ("float", "refused"):
+        plain[key] = {str(k): str(v) for k, v in data.get(key, {}).items()}
     if plain.get("measured"):
         plain["figures"] = _read_figures(folder / plain["measured"])
     return KindTable(**plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -198,11 +199,31 @@ def test_an_opset_that_is_too_old_is_lifted() -> None:
 
 
 def test_a_target_that_takes_no_newer_opset() -> None:
-    for opset, options, needed in ((12, {}, "13"), (17, {"weight": "int4"}, "21"), (17, {"block": 32}, "21")):
-        m = graphopt.load(proto(LINEAR, "y = MatMul(x, w)", opset, **W))
-        old = replace(load_target("onnx"), domains={"": opset})
-        done = quantize_graph(m, Editor(m), old, QuantOptions(kind="weights", **options), None)  # type: ignore[arg-type]
-        assert ops(m) == ["MatMul"] and f"opset{{to={needed}}}" in reasons(done)["MatMul"]
+    m = graphopt.load(proto(LINEAR, "y = MatMul(x, w)", 12, **W))
+    old = replace(load_target("onnx"), domains={"": 12})
+    done = quantize_graph(m, Editor(m), old, QuantOptions(kind="weights"), None)
+    assert ops(m) == ["MatMul"] and "opset{to=13}" in reasons(done)["MatMul"]
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"weight": "int4"}, "int4"),
+        ({"weight": "uint4", "block": 16}, "uint4 in blocks of 16"),
+        ({"block": 32}, "int8 in blocks of 32"),
+    ],
+)
+def test_what_was_asked_for_and_needs_a_newer_opset_is_an_error(options: dict[str, Any], what: str) -> None:
+    m = graphopt.load(proto(LINEAR, "y = MatMul(x, w)", 17, **W))
+    old = replace(load_target("onnx"), domains={"": 17})
+    with pytest.raises(graphopt.TargetError) as caught:
+        quantize_graph(m, Editor(m), old, QuantOptions(kind="weights", **options), None)
+    assert str(caught.value) == (
+        f"{what} needs opset 21, and the model has 17\n"
+        "  opset 17 stays, though 21 is better: the target does not take opset 21"
+    )
+    none = graphopt.load(proto("(float[2, 3] x) => (float[2, 3] y)", "y = Relu(x)", 17))
+    assert not quantize_graph(none, Editor(none), old, QuantOptions(kind="weights", **options), None).placed
 
 
 def test_onnx_runtimes_own_operators_need_no_opset() -> None:

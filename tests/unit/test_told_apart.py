@@ -12,6 +12,8 @@ from graphopt.ir.edit import Editor
 from graphopt.ir.load import read_model
 from graphopt.ir.model import Model
 from graphopt.quant import QuantOptions, quantize_graph
+from graphopt.quant.place import plan
+from graphopt.quant.told_apart import told_apart
 from graphopt.runtime.package import package
 from graphopt.runtime.run import run_model
 from graphopt.targets.target import load_target
@@ -69,6 +71,18 @@ def test_integers_stand_for_what_makes_a_difference(name: str) -> None:
     found, (low, high) = reach(model), BEHIND[name][1]
     assert found[0] == pytest.approx(max(low, -30.0), abs=0.2)
     assert found[1] == pytest.approx(min(high, 30.0), abs=0.2)
+
+
+@pytest.mark.parametrize(("alpha", "range_"), [(1.0, (-10.0, math.inf)), (0.1, (-math.inf, math.inf))])
+def test_a_swish_of_another_slope_tells_more_apart(alpha: float, range_: tuple[float, float]) -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 24]> g (float[1,4,8,8] x) => (float[1,4,8,8] y) '
+        f"{{ {LAYER} y = Swish<alpha = {alpha}>(h) }}"
+    )
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w"))
+    model = Model(*read_model(proto.SerializeToString()))
+    found = told_apart(plan(model, load_target("onnx").require_quant()))
+    assert [(r.low, r.high) for r in found.values()] == ([range_] if alpha == 1.0 else [])
 
 
 @pytest.mark.parametrize("name", [name for name, (_, r) in BEHIND.items() if r[0] > -math.inf])
