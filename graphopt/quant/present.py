@@ -98,10 +98,12 @@ class Encoding:
 
 
 def is_quantize(node: Node | None) -> bool:
+    """Whether this is ONNX's QuantizeLinear, or ONNX Runtime's."""
     return node is not None and node.op == "QuantizeLinear" and node.domain in _DOMAINS
 
 
 def is_dequantize(node: Node | None) -> bool:
+    """Whether this is ONNX's DequantizeLinear, or ONNX Runtime's."""
     return node is not None and node.op == "DequantizeLinear" and node.domain in _DOMAINS
 
 

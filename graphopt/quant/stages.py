@@ -316,6 +316,7 @@ def _ranges(
 
 
 def teller(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:
+    """`progress` of one thing: a function that is told (done, of)."""
     return (lambda *_: None) if progress is None else functools.partial(progress, what)
 
 
@@ -345,6 +346,7 @@ def _has_weight(node: Node) -> bool:
 
 
 def seven_bits(table: QuantTable, wanted: bool | None) -> bool:
+    """Whether weights get 7 bits: as was `wanted`, else as the target says, else where 8 may saturate here."""
     for choice in (wanted, table.reduce_range):
         if choice is not None:
             return choice

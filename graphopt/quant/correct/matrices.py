@@ -55,6 +55,7 @@ class MatrixCorrections:
         return list(dict.fromkeys(found))
 
     def use(self, calibration: Calibration) -> None:
+        """Round by what is known of the inputs from now on."""
         self._calibration = calibration
 
     def blocks(self, dense: Dense, dtype: str, block: int) -> Blocks:

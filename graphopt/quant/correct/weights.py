@@ -58,6 +58,7 @@ class WeightCorrections:
         return list(dict.fromkeys(found))
 
     def use(self, calibration: Calibration) -> None:
+        """Round by what is known of the inputs from now on."""
         self._calibration = calibration
 
     def rounded(
