@@ -17,6 +17,7 @@ from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.quant.operands import redundant_activation, sole_reader
 from graphopt.quant.ranges import quantize_bias
+from graphopt.quant.unfold import MOVES
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor, Rewrite
@@ -28,10 +29,7 @@ Array = np.ndarray[Any, Any]
 
 _BY = "quant.qoperator"
 _LIMITS = {"UINT8": (0, 255), "INT8": (-128, 127)}
-_MOVES = frozenset({
-    "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "Identity", "MaxPool", "Reshape", "Slice",
-    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})  # fmt: skip
+_MOVES = MOVES | {"Split"}
 _INTEGER_MAXPOOL = 12  # the opset from which on MaxPool takes 8-bit integers
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")

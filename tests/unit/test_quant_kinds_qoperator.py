@@ -133,6 +133,14 @@ def test_groups_that_are_none(body: str, reason: str) -> None:
     assert not any(op.startswith("QLinear") for op in ops(m)) and reason in reasons[0]
 
 
+def test_what_gives_elements_of_its_input_moves_integers() -> None:
+    body = f"{DQ} a = GatherND(x, i) k = QuantizeLinear(a, s, z) y = DequantizeLinear(k, s, z)"
+    m, reasons = converted(body, i=np.array([[1], [0]]))
+    assert ops(m) == ["GatherND", "DequantizeLinear"] and not reasons
+    q = np.arange(16, dtype=np.uint8).reshape(2, 8)
+    assert np.allclose(run(to_bytes(m.ir), {"q": q})[0], (q[::-1].astype(int) - 3) * np.float32(0.1))
+
+
 def test_a_zero_point_that_is_left_out_is_0() -> None:
     m, reasons = converted("x = DequantizeLinear(q, s) a = Add(x, x) k = QuantizeLinear(a, t) y = DequantizeLinear(k, t)")
     assert ops(m) == ["QLinearAdd", "DequantizeLinear"] and not reasons
