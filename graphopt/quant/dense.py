@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graphopt.ir.edit import Editor, Rewrite
     from graphopt.ir.value import Node, Value
 
-__all__ = ["Dense", "Kept", "dense_of", "stored_matrix"]
+__all__ = ["ConstantCache", "Dense", "dense_of", "stored_matrix"]
 
 Array = np.ndarray[Any, Any]
 
@@ -73,7 +73,7 @@ class Dense:
         return rw.node("Add", [product, bias])[0]
 
 
-class Kept:
+class ConstantCache:
     """Constants of the main graph made from a weight, for the next operator that reads it, in whichever graph."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
-from graphopt.quant.dense import Dense, Kept, dense_of
+from graphopt.quant.dense import ConstantCache, Dense, dense_of
 from graphopt.quant.insert import Placed
 from graphopt.quant.ranges import weight_peaks, weight_scale
 from graphopt.quant.recurrent import dynamic_lstm
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["DYNAMIC_OPS", "OPSET_DYNAMIC", "Dynamic", "int8_columns", "saturates"]
 
 Array = np.ndarray[Any, Any]
-Quantized = tuple["Value", "Value", "Value"]
+Integers = tuple["Value", "Value", "Value"]
 
 DYNAMIC_OPS = frozenset({"MatMul", "Gemm", "LSTM", "Attention"})
 OPSET_DYNAMIC = 11  # of DynamicQuantizeLinear
@@ -53,8 +53,8 @@ class Dynamic:
     ) -> None:
         self._edit, self._table = edit, table
         self._per_channel, self._bits = per_channel, bits
-        self._kept = Kept()
-        self._quantized: dict[tuple[Graph, Value], Quantized] = {}
+        self._constants = ConstantCache()
+        self._quantized: dict[tuple[Graph, Value], Integers] = {}
         self._readers: dict[tuple[Graph, Value], int] = {}
         for node in nodes:
             x = node.inputs[0] if node.inputs else None
@@ -86,7 +86,7 @@ class Dynamic:
         row = dense.row_bias() if fused else None
         with edit.rewrite(_BY, at=node) as rw:
             x = dense.data(rw)
-            weight, scales = self._kept.get(dense, lambda: self._weight(rw, dense))
+            weight, scales = self._constants.get(dense, lambda: self._weight(rw, dense))
             assert scales is not None
             bias = None if row is None or not row.any() else rw.constant(np.ascontiguousarray(row), f"{node.name}_bias")
             if fused and alone:
@@ -112,7 +112,7 @@ class Dynamic:
         main = self._edit.model.main
         return rw.constant(integers, f"{name}_int8", graph=main), rw.constant(scale, f"{name}_scale", graph=main)
 
-    def _integers(self, rw: Rewrite, node: Node, x: Value, turned: bool) -> Quantized:
+    def _integers(self, rw: Rewrite, node: Node, x: Value, turned: bool) -> Integers:
         """`x` as uint8, its scale and its zero point: made once for all products of the graph that read it."""
         key = (node.graph, x)
         known = None if turned else self._quantized.get(key)

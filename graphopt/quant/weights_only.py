@@ -16,7 +16,7 @@ from graphopt.ir.contributed import CONTRIBUTED
 from graphopt.ir.draft import Decline
 from graphopt.quant.blocks import Blocks, packed
 from graphopt.quant.correct.matrices import MatrixCorrections
-from graphopt.quant.dense import Dense, Kept, dense_of
+from graphopt.quant.dense import ConstantCache, Dense, dense_of
 from graphopt.quant.insert import Placed
 from graphopt.quant.ranges import weight_peaks, weight_scale
 from graphopt.quant.recurrent import stored_weights
@@ -81,7 +81,7 @@ class WeightsOnly:
         self._edit, self._table, self._dtype, self._given = edit, table, dtype, block
         self._corrections = corrections or MatrixCorrections(())
         self._opset = edit.model.opset()
-        self._kept = Kept()
+        self._constants = ConstantCache()
 
     def convert(self, node: Node) -> Placed:
         """Store the weight of one operator in integers. Raises `Decline` with the reason why it stays float."""
@@ -114,7 +114,7 @@ class WeightsOnly:
             "block_size": block or _BLOCK_OF_COLUMN, "accuracy_level": _ACCURACY_LEVEL,
         }  # fmt: skip
         with self._edit.rewrite(_BY, at=node) as rw:
-            operands = [dense.data(rw), *self._kept.get(dense, lambda: self._blob(rw, dense, block))]
+            operands = [dense.data(rw), *self._constants.get(dense, lambda: self._blob(rw, dense, block))]
             if row is not None and row.any():
                 operands += [None, rw.constant(row.astype(_numpy(dense.x)), f"{node.name}_bias")]
             (made,) = rw.node("MatMulNBits", operands, attrs, domain=CONTRIBUTED, assume=node.outputs[0])
@@ -136,7 +136,7 @@ class WeightsOnly:
             raise Decline(f"its weight has {dense.k} rows, and they are no multiple of {block}")
         self._check_opset(dense, block)
         with self._edit.rewrite(_BY, at=node) as rw:
-            operands = self._kept.get(dense, lambda: self._integers(rw, dense, block))
+            operands = self._constants.get(dense, lambda: self._integers(rw, dense, block))
             scale = operands[1]
             assert scale is not None
             attrs = {"axis": 1} if scale.rank == 1 else {"axis": 0, "block_size": block}
