@@ -138,8 +138,7 @@ class _Conversion:
     def conv(self, node: Node) -> None:
         x, w = self._read(node, 0), self._read(node, 1, axis=0)
         y = self._written(node)
-        if y.dtype != x.dtype:
-            raise Decline("its input and its output are integers of different types")
+        self._one_type(x, y)
         with self.edit.rewrite(_BY, at=node) as rw:
             bias = self._bias(rw, node, x, w)
             operands = [*self._triple(rw, x), *self._triple(rw, w), y.scale, self._zero(rw, y), bias]
@@ -152,9 +151,7 @@ class _Conversion:
         b = self._read(node, 1, axis=None if rank is None else rank - 1)
         if b.axis and (rank or 0) > 2:
             raise Decline("its weight is a stack of matrices, for which integer forms take one scale")
-        y = self._written(node) if _is_quantized(node) else None
-        if y is not None and y.dtype != a.dtype:
-            raise Decline("its input and its output are integers of different types")
+        y = self._written_or_float(node, a)
         if y is None and not self.contributed:
             raise Decline("its output is float")
         with self.edit.rewrite(_BY, at=node) as rw:
@@ -172,9 +169,7 @@ class _Conversion:
         a, b = self._read(node, 0), self._read(node, 1, axis=0 if node.attr("transB", 0) else 1)
         if node.attr("beta", 1.0) != 1.0 or node.attr("alpha", 1.0) != 1.0:
             raise Decline("its alpha or beta is not 1")
-        y = self._written(node) if _is_quantized(node) else None
-        if y is not None and y.dtype != a.dtype:
-            raise Decline("its input and its output are integers of different types")
+        y = self._written_or_float(node, a)
         with self.edit.rewrite(_BY, at=node) as rw:
             bias = self._bias(rw, node, a, b)
             operands = [*self._triple(rw, a), *self._triple(rw, b), bias]
@@ -272,14 +267,20 @@ class _Conversion:
         y = written_side(node.outputs[0])
         if y is not None:
             return y
-        reader = sole_reader(node.outputs[0])
-        redundant, ceiling = (False, None) if reader is None else redundant_activation(reader)
-        y = written_side(reader.outputs[0]) if reader is not None and redundant else None
+        y, ceiling = _behind_activation(node)
         if y is None or y.dtype not in _LIMITS:
             raise Decline("its output is not quantized")
         low, high = _LIMITS[y.dtype]
         if int(y.zeros()) != low or (ceiling is not None and float(y.scales() * np.float32(high - low)) > ceiling):
             raise Decline("the activation behind it does more than the limits of the integers")
+        return y
+
+    def _written_or_float(self, node: Node, x: _Side) -> _Side | None:
+        """`_written`, of the type of `x`; None if no Q follows, so that the output stays float."""
+        if written_side(node.outputs[0]) is None and _behind_activation(node)[0] is None:
+            return None
+        y = self._written(node)
+        self._one_type(x, y)
         return y
 
     def _one_type(self, *sides: _Side) -> None:
@@ -301,14 +302,11 @@ class _Conversion:
         rw.replace(y.value, made)
 
 
-def _is_quantized(node: Node) -> bool:
-    """Whether a Q follows, at once or behind an activation."""
-    if written_side(node.outputs[0]) is not None:
-        return True
+def _behind_activation(node: Node) -> tuple[_Side | None, float | None]:
+    """What a Q writes behind an activation that it can make redundant, and up to which value that reaches."""
     reader = sole_reader(node.outputs[0])
-    if reader is None or not redundant_activation(reader)[0]:
-        return False
-    return written_side(reader.outputs[0]) is not None
+    redundant, ceiling = (False, None) if reader is None else redundant_activation(reader)
+    return (written_side(reader.outputs[0]) if reader is not None and redundant else None), ceiling
 
 
 def _kept(node: Node, names: Sequence[str]) -> dict[str, Any]:
