@@ -18,6 +18,7 @@ from graphopt.quant.dense import ConstantCache, Dense, dense_of
 from graphopt.quant.insert import Placed
 from graphopt.quant.ranges import weight_peaks, weight_scale
 from graphopt.quant.recurrent import dynamic_lstm
+from graphopt.quant.saturation import EXACT, neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from graphopt.ir.value import Graph, Node, Value
     from graphopt.targets.kinds import KindTable
 
-__all__ = ["DYNAMIC_OPS", "OPSET_DYNAMIC", "Dynamic", "int8_columns", "saturates"]
+__all__ = ["DYNAMIC_OPS", "OPSET_DYNAMIC", "Dynamic", "int8_columns"]
 
 Array = np.ndarray[Any, Any]
 Integers = tuple["Value", "Value", "Value"]
@@ -169,24 +170,11 @@ def int8_columns(matrix: Array, *, per_channel: bool = True, bits: int = 8) -> t
     scale = weight_scale(peaks)
     integers = np.rint(matrix / scale)
     if bits < 8:
-        bad = saturates(integers)
+        bad = neighbours(integers, "MatMul", 1) > EXACT
         small = weight_scale(peaks, bits=bits)
         scale = np.where(bad if per_channel else bad.any(), small, scale).astype(np.float32)
         integers = np.rint(matrix / scale)
     return np.clip(integers, -127, 127).astype(np.int8), np.asarray(scale)
-
-
-def saturates(integers: Array) -> Array:
-    """Of which columns of a matrix [K, N] two neighbours, times bytes, may leave 16 bits: bool [N].
-
-    VPMADDUBSW adds the products of two neighbouring pairs, each with a byte of up to 255, into 16 bits with a sign
-    (Intel's manual of instructions); ONNX Runtime's kernels put rows 2i and 2i + 1 next to each other.
-    """
-    pairs = np.concatenate([integers, np.zeros((len(integers) % 2, integers.shape[1]), integers.dtype)])
-    pairs = pairs.reshape(-1, 2, integers.shape[1]).astype(np.float32)
-    above = np.maximum(pairs, 0).sum(axis=1).max(axis=0, initial=0.0) * 255 > 2**15 - 1
-    below = np.minimum(pairs, 0).sum(axis=1).min(axis=0, initial=0.0) * 255 < -(2**15)
-    return np.asarray(above | below)
 
 
 def _finite(array: Array) -> Array:

@@ -12,6 +12,7 @@ the input channels, then along the window (mlas, `MlasGemmPackB` and `QLinearCon
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -54,5 +55,5 @@ def _rows(weight: Array, op: str, channels: int | None) -> Array:
         return weight.reshape(1, 1, -1)
     first = np.moveaxis(weight, channels, 0)
     if op in ("Conv", "ConvTranspose"):
-        return np.moveaxis(first, 1, -1).reshape(len(first), 1, -1)
-    return first.reshape(len(first), -1, first.shape[-1])
+        return np.moveaxis(first, 1, -1).reshape(len(first), 1, math.prod(first.shape[1:]))
+    return first.reshape(len(first), math.prod(first.shape[1:-1]), first.shape[-1])

@@ -59,3 +59,10 @@ def test_signs_that_cancel_do_no_harm_and_odd_lengths_end_alone() -> None:
     assert neighbours(np.array([1.0, 0.5, 3.0], np.float32), "MatMul", None) == [3.0]
     assert neighbours(np.array([[1.0, -2.0, -2.0]], np.float32), "Gemm", 0) == [2.0]
     assert neighbours(np.ones((2, 4, 3), np.float32), "MatMul", 2).tolist() == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(("op", "shape", "axis"), [("MatMul", (0, 3), 1), ("MatMul", (4, 0), 1), ("Conv", (0, 4, 3, 3), 0)])
+def test_a_weight_without_elements_needs_no_scale(op: str, shape: tuple[int, ...], axis: int) -> None:
+    found = exact_scale(np.zeros(shape, np.float32), op, axis, per_channel=True)
+    assert found.tolist() == [0.0] * shape[axis]
+    assert exact_scale(np.zeros(shape, np.float32), op, axis, per_channel=False) == 0.0
