@@ -26,6 +26,7 @@ from graphopt.quant.qoperator import to_qoperators
 from graphopt.quant.quantized import Quantized
 from graphopt.quant.ranges import Range, range_of
 from graphopt.quant.retarget import Kept, Retarget
+from graphopt.quant.shared import copies
 from graphopt.quant.store import obtain
 from graphopt.quant.told_apart import told_apart
 from graphopt.quant.typed import opsets_of, require_types, table_of, types_of
@@ -99,6 +100,7 @@ class Static:
         if self.corrections.measures and empirical is None:
             self.notes.append("empirical was not used: it runs the model on data, and there is none")
         remainder = self._remainder(placement)
+        self.notes += copies(placement)
         try:
             placed = insert(
                 placement,

@@ -187,6 +187,26 @@ def test_weights_that_are_shared(name: str, target: str) -> None:
     assert done.integer == operators and done.snr > 28
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "an embedding and the product with it",
+            "'t' is stored 2 times: as integers for Gemm of 'y' along axis 0, in float for Gather of 'e'",
+        ),
+        (
+            "both ways round",
+            "'w' is stored 2 times: as integers for Gemm of 'h' along axis 1, as integers for Gemm of 'y' along axis 0",
+        ),
+        ("two convolutions", None),
+    ],
+)
+def test_weights_that_are_stored_more_than_once_are_told(name: str, told: str | None) -> None:
+    text, weights, _ = SHARED[name]
+    _, done, _ = quantized(model(text, **weights), "ort-cpu")
+    assert [note for note in done.notes if "is stored" in note] == ([] if told is None else [told])
+
+
 def test_inputs_with_a_default_stay_with_the_caller() -> None:
     text = "g (float[N,16] x, float[{}] {}) => (float[N,8] y) {{ y = Gemm(x, w, b) }}"
     for name, size, words in (("w", "16,8", "its weight is also an input"), ("b", "8", "third input")):
