@@ -10,7 +10,7 @@ from onnx import numpy_helper
 import graphopt
 from graphopt import QuantOptions, quantize_graph
 from graphopt.ir.edit import Editor
-from graphopt.quant import stages
+from graphopt.quant import batches
 from graphopt.targets.target import load_target
 from tests.unit.outcome import GEMM, TARGETS, Array, Outcome, classifier, floats, model, quantized, snr
 
@@ -35,14 +35,14 @@ def test_a_model_without_operators_to_quantize_says_so(target: str) -> None:
     assert done.integer == 0 and done.noted("nothing to quantize")
 
 
-@pytest.mark.parametrize(("activations", "batches"), [(1 << 30, 8), (10_000, 6), (1, 2)])
+@pytest.mark.parametrize(("activations", "count"), [(1 << 30, 8), (10_000, 6), (1, 2)])
 def test_large_activations_are_looked_at_in_fewer_made_up_batches(
-    monkeypatch: pytest.MonkeyPatch, activations: int, batches: int
+    monkeypatch: pytest.MonkeyPatch, activations: int, count: int
 ) -> None:
-    monkeypatch.setattr(stages, "_SYNTHETIC_BYTES", activations)
+    monkeypatch.setattr(batches, "_SYNTHETIC_BYTES", activations)
     found = graphopt.load(model("g (float[4,16] x) => (float[4,100] y) { y = MatMul(x, w) }", w=floats(16, 100)))
     done = quantize_graph(found, Editor(found), load_target("onnx"), QuantOptions(), None)
-    assert done.calibration is not None and done.calibration.batches == batches
+    assert done.calibration is not None and done.calibration.batches == count
 
 
 INTEGERS = """g (int64[N,4] i, bool[N,4] m) => (float[N,8] y) {
