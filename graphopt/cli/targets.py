@@ -16,8 +16,10 @@ def targets() -> None:
         target = load_target(name)
         text = Text(target.title)
         if target.quant is not None:
-            operators = [*target.quant.weighted, *target.quant.elementwise]
-            text.append(f"\nint8: {', '.join(operators)}", style="dim")
+            for kind, placed in (("int8", target.quant), *target.quant.types.items()):
+                operators = dict.fromkeys((*placed.weighted, *placed.elementwise))
+                named = ", ".join(op for op in operators if op not in placed.float)
+                text.append(f"\n{kind}: {named}", style="dim")
         for note in target.notes:
             text.append(f"\n{note}", style="dim")
         made.add_row(Text(name, style="bold"), " ".join(target.emit), text)

@@ -21,6 +21,7 @@ from graphopt.quant.insert import Decliner, insert
 from graphopt.quant.lift import HALF_OPSETS, lift_opset
 from graphopt.quant.options import QuantOptions
 from graphopt.quant.place import Plan, plan
+from graphopt.quant.place_inputs import is_float
 from graphopt.quant.present import SYNTHETIC_KEY, read_present
 from graphopt.quant.qoperator import to_qoperators
 from graphopt.quant.quantized import Quantized
@@ -326,7 +327,9 @@ def _opset_needed(model: Model, target: Target, table: QuantTable, options: Quan
     """The oldest opset in which a model is quantized as well as options and target allow; 0 if nothing will be."""
     inside = [graph for graph in graphs_of(model) if not_inside(graph, table) is None]
     ops = {*table.weighted} - {*table.float}
-    if not any(n.is_standard and _has_weight(n) for graph in inside for n in graph.find(*ops)):
+    nodes = (node for graph in inside for node in graph.find(*ops))
+    units = table.style == "node-units" and any(is_float(v) for node in model.main.nodes for v in node.outputs)
+    if not units and not any(node.is_standard and _is_meant(node, table) for node in nodes):
         return 0
     wanted = opsets_of(table)[options.per_channel and table.per_channel]
     wanted = max(wanted, HALF_OPSETS[options.rest or table.rest])
@@ -342,9 +345,10 @@ def _steps(table: QuantTable, options: QuantOptions, bits: int) -> Steps:
     return Steps(127 if symmetric else 255, symmetric, 2 ** (bits - 1) - 1, per_channel)
 
 
-def _has_weight(node: Node) -> bool:
+def _is_meant(node: Node, table: QuantTable) -> bool:
+    """Whether a weighted operator has a weight, or may do without."""
     x, w = (*node.inputs, None, None)[:2]
-    return x is not None and w is not None and w.is_const and not x.is_const
+    return x is not None and w is not None and not x.is_const and (w.is_const or table.weighted[node.op].pairs)
 
 
 def seven_bits(table: QuantTable, wanted: bool | None) -> bool:

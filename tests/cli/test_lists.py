@@ -56,4 +56,5 @@ def test_targets(cli):
     assert (code, err) == (0, "")
     rows = {line.split()[0]: line for line in out.splitlines() if line[:1].isalpha()}
     assert rows["tensorrt-rtx"].split()[1:3] == [".onnx", ".engine"]
-    assert {"onnx", "ort-cpu", "auto"} <= set(rows)
+    assert {"onnx", "ort-cpu", "auto", "qnn", "tensorrt"} <= set(rows)
+    assert " float8e4m3fn: Gemm, MatMul\n" in out

@@ -250,6 +250,11 @@ def test_an_older_model_gets_opset_19(opset: int) -> None:
     assert f"opset {opset} became 19, which quantization needs" in done.notes
 
 
+def test_a_model_with_products_of_activations_alone_gets_it_too() -> None:
+    m = net("d = MatMul(x, w) y = Exp(d)", "float[4,64] x, float[64,32] w", "y", opset=13)
+    assert quantized(m, "tensorrt", activation=E4M3).operators == 1 and m.opset() == 19
+
+
 def test_a_target_that_does_not_take_opset_19_says_so(tmp_path: Path) -> None:
     path = tmp_path / "old.toml"
     path.write_text('extends = "tensorrt"\nname = "old"\ntitle = "t"\n[domains]\n"" = 17\n')

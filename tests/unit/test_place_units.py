@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from graphopt.errors import TargetError
 from graphopt.ir.model import Model
 from graphopt.quant import plan
 from graphopt.targets.target import load_target
@@ -157,3 +160,45 @@ def test_sizes_that_are_computed_in_float_stay_exact() -> None:
 def test_a_size_that_is_only_data_is_an_operand_as_any_other() -> None:
     m = model("z = Size(x) f = Cast<to=1>(z) u = Sqrt(f) q = MatMul(x, m) y = Div(q, u)", "float[N,16] x")
     assert "u" in {pair.value.name for pair in plan(m, load_target("qnn").require_quant()).pairs}
+
+
+# 16-bit activations
+
+WIDE = "a = Conv(x, w, b) s = Sigmoid(a) t = Tanh(a) y = Mul(s, t)"
+SIZES = {"w": (16, 16, 3, 3), "b": (16,)}
+
+
+def wide(body: str = WIDE, opset: int = 19, **options: object) -> tuple[Model, dict[str, np.ndarray], float]:
+    """The model with 16-bit activations, its initializers, and its signal over noise in dB."""
+    m = net(body, "float[1,16,8,8] x", "y", {n: v for n, v in SIZES.items() if f"{n}," in body or f"{n})" in body}, opset=opset)
+    feeds = samples(m)[0]
+    exact = run(m, feeds)
+    quantized(m, "qnn", **options)
+    return m, {v.name: v.array() for v in m.main.initializers}, snr(exact, run(m, feeds))  # type: ignore[misc]
+
+
+def test_sixteen_bit_activations_with_eight_bit_weights() -> None:
+    m, found, fine = wide(activation="uint16")
+    assert {n.outputs[0].dtype.name for n in m.main.find("QuantizeLinear")} == {"UINT16"}  # type: ignore[union-attr]
+    assert found["w_int8"].dtype == np.int8 and found["w_scale"].shape == (16,)
+    scales = {n.inputs[0].name: n.inputs[1].splat for n in m.main.find("QuantizeLinear")}  # type: ignore[union-attr]
+    assert scales["s"] == 2.0**-16 and scales["t"] == 2.0**-15
+    coarse = wide(activation="uint8")[2]
+    assert fine > coarse + 6, "what is left is the error of the weights"
+
+
+def test_products_of_activations_have_sixteen_bits_on_both_sides() -> None:
+    m, _, fine = wide("t = Transpose<perm=[0,1,3,2]>(x) y = MatMul(x, t)", activation="uint16")
+    assert {n.outputs[0].dtype.name for n in m.main.find("QuantizeLinear")} == {"UINT16"}  # type: ignore[union-attr]
+    assert fine > 70
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_sixteen_bits_lift_an_older_model_to_opset_21(opset: int, tmp_path: Path) -> None:
+    assert wide(opset=opset, activation="uint16")[0].opset() == 21
+    assert wide(opset=opset)[0].opset() == opset, "8 bits do not"
+    path = tmp_path / "old.toml"
+    path.write_text('extends = "qnn"\nname = "old"\ntitle = "t"\n[domains]\n"" = 19\n')
+    m = net(WIDE, "float[1,16,8,8] x", "y", SIZES, opset=opset)
+    with pytest.raises(TargetError, match=f"uint16 needs opset 21, and the model has {opset}"):
+        quantized(m, str(path), activation="uint16")

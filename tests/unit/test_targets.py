@@ -151,6 +151,31 @@ def test_a_section_may_extend_that_of_another_target(tmp_path: Path) -> None:
         load_target(write(tmp_path, head + '[quant]\nextends = "tensorr"\n'))
 
 
+TYPES = 'name = "x"\ntitle = "x"\n[quant]\n[quant.weighted.Conv]\naxis = 0\n{}'
+
+
+def test_other_types_say_in_what_they_differ(tmp_path: Path) -> None:
+    text = TYPES.format('[quant.types.uint16.weighted.Conv]\nmin_k = 3\n[quant.refused]\nint16 = "why"\n')
+    table = load_target(write(tmp_path, text)).require_quant()
+    wide = table.types["uint16"]
+    assert (wide.activation, wide.weight, wide.types, wide.refused) == ("uint16", "int8", {}, {})
+    assert wide.weighted["Conv"] == replace(table.weighted["Conv"], min_k=3) and table.refused == {"int16": "why"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("[quant.types.float8]\n", "[quant], types: unknown key 'float8'\n  did you mean 'float8e5m2'?"),
+        ('[quant.types.uint16]\nweight = "int16"\n', "[quant], types.uint16: weight is 'int16'"),
+        ("[quant.types.uint16]\nopsets = 3\n", "[quant], types.uint16: unknown key 'opsets'"),
+    ],
+)
+def test_types_that_are_none(tmp_path: Path, row: str, message: str) -> None:
+    with pytest.raises(UsageError) as e:
+        load_target(write(tmp_path, TYPES.format(row)))
+    assert message in str(e.value)
+
+
 def test_a_row_of_the_other_target_can_be_left_out(tmp_path: Path) -> None:
     table = load_target("tensorrt").require_quant()
     text = 'extends = "tensorrt"\nname = "mine"\ntitle = "t"\n[quant.weighted]\nConv = false\n[kinds]\nrefused = false\n'
