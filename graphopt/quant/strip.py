@@ -32,6 +32,10 @@ _SUMS = frozenset(
     ["Add", "BatchNormalization", "Conv", "ConvTranspose", "Gemm", "GroupNormalization", "InstanceNormalization",
      "LayerNormalization", "MatMul", "Sub"]
 )  # fmt: skip
+_OPSET_OF_ROUND = 11
+_HALF_WAY = (
+    "what it reads and writes stays in integers, and ONNX Runtime loads no float operator in between before opset 11"
+)
 _SIX = 6.0  # the only upper bound that networks are built with
 
 
@@ -98,6 +102,8 @@ class _Strip:
                 self._decline(by, node, declined.reason)
 
     def _operator(self, node: Node) -> None:
+        if self.model.opset() < _OPSET_OF_ROUND and _comes_integer(node.inputs[0]) and _goes_integer(node.outputs[0]):
+            raise Decline(_HALF_WAY)
         made: dict[Value, Stored] = {}
         with self.edit.rewrite("dequant.operator", at=node, same_type=False) as rw:
             unfold(node, rw, functools.partial(self._floats, made))
@@ -162,6 +168,31 @@ class _Strip:
             rw.replace(node.outputs[0], source)
         self.given.activations.setdefault(source, []).append(encoding)
         self.given.pairs += 1
+
+
+def _comes_integer(value: Value | None) -> bool:
+    """Whether integers come from where nothing makes floats of them: the state of a Loop or Scan, an input."""
+    while value is not None and not value.is_const:
+        node = value.producer
+        if node is None or (node.op not in MOVES and node.op not in OPERATORS and not is_quantize(node)):
+            return True
+        value = node.inputs[0] if node.op in MOVES else None
+    return False
+
+
+def _goes_integer(value: Value) -> bool:
+    """Whether integers go to where nothing makes floats of them."""
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if value.is_output:
+            return True
+        for reader, _ in value.uses():
+            if reader.op in MOVES:
+                pending.append(reader.outputs[0])
+            elif reader.op not in OPERATORS and not is_dequantize(reader):
+                return True
+    return False
 
 
 def _moves_integers(node: Node) -> bool:
