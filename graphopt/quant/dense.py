@@ -16,7 +16,7 @@ from graphopt.quant.operands import OVERRIDABLE
 
 if TYPE_CHECKING:
     from graphopt.ir.edit import Editor, Rewrite
-    from graphopt.ir.value import Node, Value
+    from graphopt.ir.value import Graph, Node, Value
 
 __all__ = ["ConstantCache", "Dense", "dense_of", "stored_matrix"]
 
@@ -74,14 +74,16 @@ class Dense:
 
 
 class ConstantCache:
-    """Constants of the main graph made from a weight, for the next operator that reads it, in whichever graph."""
+    """Constants made from a weight, for the next operator that reads it in their graph or in one of its bodies."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], tuple[Value | None, ...]] = {}
 
-    def get(self, dense: Dense, make: Callable[[], tuple[Value | None, ...]]) -> tuple[Value | None, ...]:
-        """What `make` gives, or what it gave for an equal product whose constants are still there."""
-        key = (dense.stored, dense.transposed, dense.alpha, dense.x.dtype)
+    def get(
+        self, dense: Dense, graph: Graph, make: Callable[[], tuple[Value | None, ...]]
+    ) -> tuple[Value | None, ...]:
+        """What `make` puts into `graph`, or what it put there for an equal product, if that is still there."""
+        key = (graph, dense.stored, dense.transposed, dense.alpha, dense.x.dtype)
         known = self._made.get(key)
         if known is None or not all(v is None or v.is_initializer for v in known):
             known = self._made[key] = make()

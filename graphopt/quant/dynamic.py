@@ -87,7 +87,7 @@ class Dynamic:
         row = dense.row_bias() if fused else None
         with edit.rewrite(_BY, at=node) as rw:
             x = dense.data(rw)
-            weight, scales = self._constants.get(dense, lambda: self._weight(rw, dense))
+            weight, scales = self._constants.get(dense, edit.model.main, lambda: self._weight(rw, dense))
             assert scales is not None
             bias = None if row is None or not row.any() else rw.constant(np.ascontiguousarray(row), f"{node.name}_bias")
             if fused and alone:

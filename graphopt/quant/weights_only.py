@@ -114,7 +114,8 @@ class WeightsOnly:
             "block_size": block or _BLOCK_OF_COLUMN, "accuracy_level": _ACCURACY_LEVEL,
         }  # fmt: skip
         with self._edit.rewrite(_BY, at=node) as rw:
-            operands = [dense.data(rw), *self._constants.get(dense, lambda: self._blob(rw, dense, block))]
+            main = self._edit.model.main
+            operands = [dense.data(rw), *self._constants.get(dense, main, lambda: self._blob(rw, dense, block))]
             if row is not None and row.any():
                 operands += [None, rw.constant(row.astype(_numpy(dense.x)), f"{node.name}_bias")]
             (made,) = rw.node("MatMulNBits", operands, attrs, domain=CONTRIBUTED, assume=node.outputs[0])
@@ -136,7 +137,7 @@ class WeightsOnly:
             raise Decline(f"its weight has {dense.k} rows, and they are no multiple of {block}")
         self._check_opset(dense, block)
         with self._edit.rewrite(_BY, at=node) as rw:
-            operands = self._constants.get(dense, lambda: self._integers(rw, dense, block))
+            operands = self._constants.get(dense, node.graph, lambda: self._integers(rw, dense, block))
             scale = operands[1]
             assert scale is not None
             attrs = {"axis": 1} if scale.rank == 1 else {"axis": 0, "block_size": block}
@@ -159,16 +160,17 @@ class WeightsOnly:
     def _integers(self, rw: Rewrite, dense: Dense, block: int) -> tuple[Value | None, ...]:
         """What DequantizeLinear reads: one scale for a column is a vector, blocks have a matrix of them.
 
-        A block that is a column is one, too, unless the target is particular about blocks.
+        A block that is a column is one, too, unless the target is particular about blocks. All lie in the graph of the
+        product: ONNX Runtime makes a MatMulNBits of it, and looks for them there alone.
         """
-        blocks, name, main = self._rounded(dense, block), dense.stored.name, self._edit.model.main
+        blocks, name = self._rounded(dense, block), dense.stored.name
         column = blocks.block >= dense.k and not (block and self._table.stored)
         shape = (-1,) if column else blocks.scale.shape
         return (
-            rw.constant(_tensor(blocks.integers, blocks.dtype), f"{name}_{blocks.dtype}", graph=main),
-            rw.constant(blocks.scale.reshape(shape).astype(_numpy(dense.x)), f"{name}_scale", graph=main),
+            rw.constant(_tensor(blocks.integers, blocks.dtype), f"{name}_{blocks.dtype}"),
+            rw.constant(blocks.scale.reshape(shape).astype(_numpy(dense.x)), f"{name}_scale"),
             None if blocks.zero is None
-            else rw.constant(_tensor(blocks.zero.reshape(shape), blocks.dtype), f"{name}_zero_point", graph=main),
+            else rw.constant(_tensor(blocks.zero.reshape(shape), blocks.dtype), f"{name}_zero_point"),
         )
 
     def _embedding(self, node: Node) -> Placed:
