@@ -74,7 +74,8 @@ class QuantOptions:
                 raise UsageError(f"quant.{name} cannot be {value!r}", hint=nearest(value, known))
         if self.kind in ("dynamic", "weights") and self.activation != _AUTO:
             raise UsageError(
-                f"activations are not stored with kind={self.kind}, so quant.activation cannot be {self.activation!r}"
+                f"activations are not stored with kind={self.kind}, so quant.activation cannot be {self.activation!r}",
+                hint="leave it out, or take kind=static",
             )
         if self.block is not None and (self.block < 0 or self.block & (self.block - 1)):
             raise UsageError(f"quant.block is {self.block}", hint="give a power of two, such as 32, or 0 for a column")
