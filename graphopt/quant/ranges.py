@@ -17,7 +17,7 @@ from graphopt.quant.clipping import least_error
 from graphopt.quant.entropy import entropy_limit
 from graphopt.quant.expected import density
 from graphopt.quant.statistics import TensorStatistics
-from graphopt.quant.types import QuantParams, qtype
+from graphopt.quant.types import QuantParams, in_half, qtype
 
 __all__ = [
     "METHODS",
@@ -120,7 +120,7 @@ def activation_params(
         high = 1.0
     symmetric = symmetric or kind.is_float
     scale = max(-low, high) / kind.high if symmetric else (high - low) / kind.levels
-    single = np.float32(min(max(scale, MIN_SCALE), _MAX_SCALE))
+    single = np.float32(in_half(np.clip(scale, MIN_SCALE, _MAX_SCALE), kind))
     if ceiling is not None and ceiling > 0.0:
         while float(single * np.float32(kind.high if symmetric else kind.levels)) > ceiling:
             single = np.nextafter(single, np.float32(0.0))

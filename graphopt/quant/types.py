@@ -15,10 +15,15 @@ import numpy as np
 
 from graphopt.errors import UsageError, nearest
 
-__all__ = ["BLOCK_OPSET", "CHANNEL_OPSET", "QTYPES", "QType", "QuantParams", "dequantize", "qtype", "quantize"]
+__all__ = [
+    "BLOCK_OPSET", "CHANNEL_OPSET", "QTYPES", "QType", "QuantParams", "dequantize", "in_half", "qtype", "quantize"
+]  # fmt: skip
 
 CHANNEL_OPSET, BLOCK_OPSET = 13, 21
 """The first with a scale per channel, and per block."""
+
+_HALF = 2.0**-14  # the smallest normal float16
+_SPARE = 2.0**6  # of the binades of float8e4m3fn, 9 are left: its steps are still finer than those of int8
 
 Array = np.ndarray[Any, Any]
 
@@ -98,6 +103,12 @@ class QuantParams:
     @property
     def dtype(self) -> str:
         return self.kind.name
+
+
+def in_half(scale: Array, kind: QType) -> Array:
+    """Scales that float16 holds as well as they are: those of 8-bit floats may be larger than the range asks for."""
+    near = (scale < _HALF) & (scale * _SPARE >= _HALF) & kind.is_float
+    return np.where(near, _HALF, scale)
 
 
 def quantize(array: Array, params: QuantParams, axis: int | None = None, block: int = 0) -> Array:

@@ -239,6 +239,24 @@ def test_ranges_of_all_sizes_keep_their_precision(factor: float) -> None:
     assert 25 < snr(exact, run(m, feeds)) < 40
 
 
+def test_scales_are_what_a_half_holds_where_that_costs_nothing() -> None:
+    """448 times the smallest normal half is 0.027; below, the scale stays there, and the elements become smaller."""
+    factors = {0.02: True, 0.001: True, 1e-5: False}
+    for peak, held in factors.items():
+        matrix = (ARRAYS["m"] * (peak / np.abs(ARRAYS["m"]).max(axis=0))).astype(np.float32)
+        m = of("d = MatMul(x, m) y = Relu(d)", output="y", m=matrix)
+        feeds = samples(m)[0]
+        exact = run(m, feeds)
+        quantized(m, "tensorrt", activation=E4M3)
+        scales = {v.name: v.array() for v in m.main.initializers}["m_scale"]
+        assert scales is not None and (scales == 2.0**-14).all() == held
+        assert 25 < snr(exact, run(m, feeds)) < 40
+    m = of("d = MatMul(x, m) y = Relu(d)", output="y", m=ARRAYS["m"] * 0.01)
+    quantized(m, "tensorrt")
+    integers = {v.name: v.array() for v in m.main.initializers}["m_scale"]
+    np.testing.assert_allclose(integers, np.abs(ARRAYS["m"] * 0.01).max(axis=0) / 127, rtol=1e-5)
+
+
 # Older models, and models that are quantized already
 
 

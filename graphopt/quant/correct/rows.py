@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.quant.ranges import MIN_SCALE
-from graphopt.quant.types import QType, QuantParams
+from graphopt.quant.types import QType, QuantParams, in_half
 
 __all__ = ["Grid", "Rows", "params_of", "steps", "to_rows"]
 
@@ -130,7 +130,7 @@ def steps(
     scale = np.where(scale > 0.0, scale * factor, float(np.median(used)) if used.size else 1.0 / high)
     if least is not None:
         scale = np.maximum(scale, least)
-    scale = np.maximum(scale, MIN_SCALE).astype(np.float32)
+    scale = in_half(np.maximum(scale, MIN_SCALE), kind).astype(np.float32)
     zero = np.zeros_like(scale) if flat else np.clip(np.rint(low - bottom * factor / scale), low, high)
     return Grid(kind, scale, zero.astype(np.float32), low, high, group)
 
