@@ -281,6 +281,19 @@ def test_dead_channels_and_zero_weights_do_no_harm() -> None:
     assert_same(before, found, data[0])
 
 
+def test_one_large_output_does_not_drown_the_others() -> None:
+    """Its noise is most of all noise, and what it reads would get most of the steps."""
+    weight = floats(8, 8) * np.float32(0.3)
+    weight[0], weight[:, 0] = 0, 0
+    weight[0, 0] = 50
+    text = "g (float[N,8] x) => (float[N,8] y) { c = Gemm(x, a) r = Relu(c) y = MatMul(r, b) }"
+    found = model(text, a=floats(8, 8), b=weight)
+    data = [{"x": floats(4096, 8)}]
+    (watch,) = equalized(found, "cle", data=data).watches
+    reach = calibrate(found, [watch], data).along["r", 1].maximum
+    assert reach.max() / np.median(reach) < 2
+
+
 @pytest.mark.parametrize("target", ["ort-cpu", "onnx"])
 def test_equalization_helps_the_whole_model(target: str) -> None:
     def snr(*wanted: str) -> float:

@@ -9,6 +9,9 @@ et al. 2019, arXiv:1906.04721), s = sqrt(weight in front / weight behind). Befor
 RepQ-ViT does behind a LayerNormalization (Li et al. 2022, arXiv:2212.08254), or lowered to zero where all that a
 Relu lets through is above (Nagel et al., "absorbing high biases").
 
+What is lost is counted output by output, by what there is of the output: one that is far larger than the others would
+else get all of the steps (a layer of FastestDet then left 1 dB at the end of the net, where it had left 27).
+
 The error of a rounding is taken to be uniform and independent of all others, so that its power is step²/12. What
 was not seen in calibration may lie beyond the range, and is clipped. That is why channels of equal reach are not the
 best: each of them would be clipped as often as the widest one alone was before. The largest of n elements is
@@ -32,6 +35,7 @@ __all__ = ["Migration", "Steps", "migration"]
 
 _ALPHAS = np.linspace(0.0, 1.0, 11)
 _WIDEST = 2.0**10  # of a scale, either way: beyond, a channel is as good as dead
+_FAINT = 1e-3  # of the mean power of an output
 _WORTH = 10**-0.15  # less than 1.5 decibels is not worth a rewrite, nor beyond what the estimate may be off by
 
 Array = np.ndarray[Any, Any]
@@ -66,7 +70,8 @@ class Migration:
 class _Reads:
     """What one layer reads: extremes, moments, and slopes of the tails below and above of its K inputs, each [K],
     `count` elements of each, `ids` as in `Layer`; and of its weight, the squares summed over everything [K], the
-    largest magnitudes [N, K'] with their `columns`, and the elements of a kernel.
+    largest magnitudes [N, K'] with their `columns`, and the elements of a kernel. `shares` [N]: what the noise of each
+    output counts for, in the squares too.
     """
 
     ids: Array
@@ -80,6 +85,7 @@ class _Reads:
     peaks: Array
     columns: Array
     kernel: int
+    shares: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,13 +134,15 @@ def migration(
 def _read(layer: Layer, found: ChannelStatistics) -> _Reads:
     weight = layer.matrix()
     seen, count = found.count > 0, np.maximum(found.count, 1)
-    squares = np.zeros(found.count.size)
-    each = np.square(weight).sum(2)
-    each = each.sum(0, keepdims=True) if len(layer.columns) == 1 else each
-    np.add.at(squares, np.broadcast_to(layer.columns, each.shape), each)
     low, high = np.where(seen, found.minimum, 0.0), np.where(seen, found.maximum, 0.0)
     mean, power = found.total / count, found.squares / count
     variance = np.maximum(power - mean**2, 0.0)
+    each = np.square(weight).sum(2)
+    shares = _shares((each * variance[layer.columns]).sum(1))
+    each = each * shares[:, None]
+    each = each.sum(0, keepdims=True) if len(layer.columns) == 1 else each
+    squares = np.zeros(found.count.size)
+    np.add.at(squares, np.broadcast_to(layer.columns, each.shape), each)
     tails = np.where(low < 0.0, _slope(variance, mean - low), 0.0), _slope(variance, high - mean)  # none behind a Relu
     return _Reads(
         layer.ids,
@@ -148,7 +156,18 @@ def _read(layer: Layer, found: ChannelStatistics) -> _Reads:
         np.abs(weight).max(2, initial=0.0).astype(np.float32),
         layer.columns,
         weight.shape[2],
+        shares,
     )
+
+
+def _shares(signal: Array) -> Array:
+    """[N]: by what the noise of an output counts, from the power of its signal [N].
+
+    Noise drowns each output by what there is of that output: one that is far larger than the others is not to decide
+    alone. What hardly varies does not count for more than 30 dB below the mean does.
+    """
+    mean = float(signal.mean()) if signal.size else 0.0
+    return np.asarray(mean / np.maximum(signal, mean * _FAINT)) if mean > 0.0 else np.ones_like(signal)
 
 
 def _slope(variance: Array, reach: Array) -> Array:
@@ -212,7 +231,7 @@ def _weights_noise(r: _Reads, s: Array, t: Array, steps: Steps) -> float:
     peaks = (r.peaks * s.astype(np.float32)[r.columns]).max(1, initial=0.0).astype(np.float64) / steps.weight
     if not steps.per_channel:
         peaks = np.full_like(peaks, peaks.max(initial=0.0))
-    return float((peaks**2 / 12 * r.kernel * power[r.columns].sum(1)).sum())
+    return float((peaks**2 / 12 * r.kernel * power[r.columns].sum(1)) @ r.shares)
 
 
 def _offsets(link: Link, reads: Sequence[_Reads]) -> Iterator[Array]:
