@@ -251,15 +251,18 @@ class _Insertion:
         name = weight.name
         done, axis, biases = self._taken_over(group) or self._rounded(group)
         scale, zeros = done.params.scale, done.params.zero_point
-        stored: Value | None = None
-        for inside in by_graph((h.node, 1) for h in group).values():
+        stored: dict[Graph, Value] = {}
+        for graph, inside in by_graph((h.node, 1) for h in group).items():
             nodes = [node for node, _ in inside]
+            # Without a Q in front, ONNX Runtime makes MatMulNBits of a MatMul, and fails where the weight is captured.
+            home = graph if any(node.op == "MatMul" for node in nodes) else self._main
             with self.edit.rewrite("quant.weight", at=nodes[0], sources=nodes) as rw:
-                stored = stored or rw.constant(done.integers, like=f"{name}_{done.params.dtype}", graph=self._main)
-                scales = self._constant(rw, scale, f"{name}_scale")
+                if home not in stored:
+                    stored[home] = rw.constant(done.integers, like=f"{name}_{done.params.dtype}", graph=home)
+                scales = self._constant(rw, scale, f"{name}_scale", home)
                 # Optional in ONNX, but QGemm is not chosen without.
-                zero = self._constant(rw, zeros, f"{name}_zero_point")
-                dq = self._dequantized(rw, [stored, scales, zero], axis, weight)
+                zero = self._constant(rw, zeros, f"{name}_zero_point", home)
+                dq = self._dequantized(rw, [stored[home], scales, zero], axis, weight)
                 for node in nodes:
                     rw.set_input(node, 1, dq)
         self.edit.drop_unread([weight])
