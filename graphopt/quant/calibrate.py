@@ -71,9 +71,17 @@ class Calibration:
     unfit: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     def has(self, watches: Iterable[Watch | str]) -> bool:
-        """Whether all these values were watched, or looked for in vain."""
-        names = {w if isinstance(w, str) else w.name for w in watches}
-        return all(name in self.statistics or name in self.missing for name in names)
+        """Whether all this was watched, or looked for in vain."""
+        return all(self._has(Watch(w) if isinstance(w, str) else w) for w in watches)
+
+    def _has(self, watch: Watch) -> bool:
+        if watch.name in self.missing:
+            return True
+        keys = [(watch.name, axis) for axis in (watch.channels, watch.gram) if axis is not None]
+        if watch.name not in self.statistics or not all(key in self.along or key in self.unfit for key in keys):
+            return False
+        key = (watch.name, watch.gram or 0)
+        return watch.gram is None or key in self.products or key in self.unfit
 
     @property
     def channels(self) -> dict[str, ChannelStatistics]:
@@ -93,6 +101,7 @@ class Calibration:
             along={**self.along, **newer.along},
             products={**self.products, **newer.products},
             missing={**self.missing, **newer.missing},
+            unfit={**self.unfit, **newer.unfit},
         )
 
     def merged(self, later: Calibration) -> Calibration:

@@ -244,3 +244,11 @@ def test_channels_that_differ_between_two_calibrations_are_missing_and_said() ->
     both = seen(3).merged(seen(4))
     assert not both.channels and not both.grams and both.statistics["a"].count == 14
     assert both.warnings == ("'a' is not corrected by channel: it had 3 channels along axis 0, and then 4",)
+
+
+def test_what_was_watched_is_known_by_value_and_axis() -> None:
+    found = calibrate(model(), [Watch("a", channels=1), Watch("x", gram=-1), Watch("y", channels=3)], batches(1.0))
+    assert found.has(["a", "x", "y", Watch("a", channels=1), Watch("x", gram=-1), Watch("x", channels=-1)])
+    assert found.has([Watch("y", channels=3)])  # it has no such axis, and will not have
+    for watch in ("b", Watch("a", channels=0), Watch("a", gram=1), Watch("y", channels=1)):
+        assert not found.has([watch])
