@@ -38,6 +38,7 @@ _HERE = "graphopt.quant.sensitivity"
 _TIMEOUT = 600.0
 _MACS = 2e11  # all runs together: some ten seconds on one core, without the runtime's optimizations
 _SAMPLES = 32
+_NAME = 20  # longer names of activations leave no room in a table
 _FAR = 4.0  # from the median: channels that differ more are worth a word
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -59,6 +60,11 @@ class Tensor:
     low: float = math.nan
     high: float = math.nan
     reach: float = math.nan
+
+    @property
+    def spread(self) -> str:
+        """Its range and reach in words, behind a colon; nothing if they are not known."""
+        return f": {self.low:.3g} … {self.high:.3g}, {self.reach:.0f} σ" if math.isfinite(self.reach) else ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,13 @@ class Sensitivity:
         """The operators, those that cost most first."""
         return sorted(self.operators, key=self.of, reverse=True)
 
+    def between(self) -> list[Tensor]:
+        """The activations that no operator here reads or writes as integers, such as those of a Concat alone; those
+        that cost most first.
+        """
+        found = [tensor for tensor in self.tensors if not tensor.readers and not tensor.writers]
+        return sorted(found, key=lambda tensor: tensor.noise, reverse=True)
+
     def carrier(self, operator: Operator) -> tuple[str, Tensor | None, float]:
         """What carries most of an operator's noise: its `weight`, `input` or `output`, which activation that is, and
         how much it is.
@@ -109,13 +122,13 @@ class Sensitivity:
     def reason(self, operator: Operator) -> str:
         """Why an operator costs what it does, in words."""
         kind, tensor, noise = self.carrier(operator)
-        text = f"{kind}, {decibels(noise)}"
         if tensor is None:
             far = operator.spread > _FAR
-            return text + (f": the largest channel is {operator.spread:.0f} × the median" if far else "")
-        if math.isfinite(tensor.reach):
-            return f"{text}: {tensor.low:.3g} … {tensor.high:.3g}, {tensor.reach:.0f} σ"
-        return text
+            channel = f": the largest channel is {operator.spread:.0f} × the median" if far else ""
+            return f"{kind}, {decibels(noise)}{channel}"
+        name = tensor.values[0]
+        shown = f" {name}" if len(name) <= _NAME else ""
+        return f"{kind}{shown}, {decibels(noise)}{tensor.spread}"
 
 
 def sensitivity(

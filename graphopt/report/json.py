@@ -164,7 +164,8 @@ def _sensitivity(found: Any) -> dict[str, Any] | None:
         carrier, tensor, _ = found.carrier(op)
         row = {"name": op.name, "op": op.op, "macs": op.macs, "noise": found.of(op), "carrier": carrier}
         operators.append({**row, "value": tensor and tensor.values[0], "reason": found.reason(op)})
-    return {"noise": found.noise, "samples": found.samples, "operators": operators}
+    between = [{"name": t.values[0], "noise": t.noise} for t in found.between()]
+    return {"noise": found.noise, "samples": found.samples, "operators": operators, "activations": between}
 
 
 def _plain(value: Any) -> Any:

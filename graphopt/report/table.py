@@ -294,13 +294,15 @@ def _gains(gains: Sequence[Gain]) -> Iterator[str]:
 
 
 def sensitivity(found: Sensitivity) -> Table:
-    """What each layer costs, the worst first."""
+    """What each layer costs, and each activation between others, the worst first."""
     made = table("layer", "", "MACs", "alone", "most of it by", right=("MACs", "alone"), fold="layer")
-    for op in found.worst()[:_LAYERS_SHOWN]:
-        made.add_row(op.name, op.op, units.count(op.macs), units.decibels(found.of(op)), found.reason(op))
-    more = len(found.operators) - _LAYERS_SHOWN
+    rows = [(found.of(op), op.name, op.op, units.count(op.macs), found.reason(op)) for op in found.worst()]
+    rows += [(t.noise, t.values[0], "activation", "", f"itself{t.spread}") for t in found.between()]
+    for noise, name, kind, macs, why in sorted(rows, key=lambda row: row[0], reverse=True)[:_LAYERS_SHOWN]:
+        made.add_row(name, kind, macs, units.decibels(noise), why)
+    more = len(rows) - _LAYERS_SHOWN
     made.caption = f"all together {units.decibels(found.noise)}, on {_many(found.samples, 'sample')}"
-    made.caption += f"; {more} more layers cost less" if more > 0 else ""
+    made.caption += f"; {more} more cost less" if more > 0 else ""
     made.caption_justify = "left"
     return made
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 
 import pytest
+from rich.console import Console
 
 from graphopt.quant.search import State, fewest, steps
 from graphopt.quant.sensitivity import Operator, Sensitivity, Tensor
+from graphopt.report.table import sensitivity
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 16, 53, 1000])
@@ -112,4 +115,18 @@ def test_what_an_operator_brings_and_who_carries_it() -> None:
     assert found.worst() == [first, second]
     kind, tensor, noise = found.carrier(first)
     assert (kind, tensor, noise) == ("output", found.tensors[1], 1e-3)
-    assert found.reason(first) == "output, 30.0 dB"
+    assert found.reason(first) == "output x1, 30.0 dB"
+
+
+def test_an_activation_that_no_layer_reads_or_writes_is_ranked_by_itself() -> None:
+    """One behind a Concat whose parts come from Relus, say: no layer's row has it."""
+    found = chain([1e-4, 1e-6], [1e-5, 1e-3], [1, 1])
+    alone = Tensor(("joined", "moved"), 1e-2, (), (), -1.0, 2.0, 7.4)
+    found = Sensitivity(found.operators, (*found.tensors, alone), found.noise, 1)
+    assert found.between() == [alone]
+    text = io.StringIO()
+    Console(width=120, file=text).print(sensitivity(found))
+    lines = text.getvalue().splitlines()
+    (row,) = [line.split() for line in lines if "joined" in line]
+    assert row == ["joined", "activation", "20.0", "dB", "itself:", "-1", "…", "2,", "7", "σ"]
+    assert next(line for line in lines if "dB" in line).startswith("joined")
