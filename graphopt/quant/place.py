@@ -186,7 +186,7 @@ def _candidates(model: Model, table: QuantTable) -> Iterator[tuple[Node, str | N
             if node.op in table.float:
                 yield node, table.float[node.op]
             elif node.op in table.weighted:
-                yield node, reason
+                yield node, reason if any(output.use_count for output in node.outputs) else "nobody reads its output"
 
 
 def _deselected(node: Node, selection: QuantSelection, ends: set[Node]) -> str | None:

@@ -312,6 +312,12 @@ def test_products_of_activations_hand_integers_on() -> None:
     assert applied(m)[1] > 25
 
 
+def test_what_nobody_reads_is_left_alone() -> None:
+    m = model(["h = MatMul(x, w)", "d = MatMul(h, w)", "y = Tanh(h)"], inputs={"x": ROWS}, outputs=["y"], weights={"w": (16, 16)})
+    assert reasons(plan(m, ORT)) == {"d": "nobody reads its output"}
+    assert applied(m)[1] > 25
+
+
 def test_short_sums_are_no_work_for_integers() -> None:
     """Angles of rotary embeddings are such a product: positions times frequencies, to be exact for all positions."""
     m = model(["y = MatMul(x, z)"], inputs={"x": "2,64,1", "z": "2,1,512"}, outputs=["y"], weights={})
