@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Feeds", "divided", "invented"]
 
-_HEAD = 16  # samples
 _SYNTHETIC_BATCHES = 8
 _LEAST_BATCHES = 2
 _SYNTHETIC_BYTES = 1 << 30  # of activations: large ones tell as much in fewer runs
@@ -26,16 +25,13 @@ _SYNTHETIC_BYTES = 1 << 30  # of activations: large ones tell as much in fewer r
 Feeds = Mapping[str, "np.ndarray[Any, Any]"]
 
 
-def divided(batches: Iterable[Feeds]) -> tuple[list[Feeds], Iterable[Feeds] | None]:
-    """The first batches, with sixteen samples in all, and the others, if there are any.
-
-    By the first it is decided how layers are equalized. The others are run once, on the model as it is then.
-    """
+def divided(batches: Iterable[Feeds], count: int) -> tuple[list[Feeds], Iterable[Feeds] | None]:
+    """The first batches, with `count` samples or more in all, and the others, if there are any."""
     left = iter(batches)
     head: list[Feeds] = []
     samples = 0
     for batch in left:
-        if samples >= _HEAD:
+        if samples >= count:
             return head, itertools.chain([batch], left)
         head.append(batch)
         samples += max((len(array) for array in batch.values() if np.ndim(array)), default=1)

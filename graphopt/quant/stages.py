@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Static", "in_integers", "seven_bits", "teller"]
 
+_FEW, _MANY = 16, 128  # samples that decide how layers are equalized
 _MAY_SATURATE = "weights keep the 8 bits that they came with, with which products may saturate on this processor"
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -195,8 +196,8 @@ class Static:
     def _equalized(self, placement: Plan, unknown: Iterable[Value]) -> tuple[Plan, Calibration]:
         """The plan for the equalized model, and what was seen of it.
 
-        How layers are equalized is decided by the first samples. Those are run again for what changed by that, and the
-        others once, on the model as it is then.
+        How layers are equalized is decided by the first samples: sixteen, or more where that is little for a channel.
+        Those are run again for what changed by that, and the others once, on the model as it is then.
         """
         path = self.options.calibration
         stored = path is not None and path.exists()
@@ -214,8 +215,12 @@ class Static:
         watches = [*self._watches(placement, unknown), *equal.watches]
         calibration, rest = self._known, None
         if calibration is None or not calibration.has(watches):
-            data, rest = divided(data) if equal.links else (data, None)
+            data, rest = divided(data, _FEW) if equal.links else (data, None)
             calibration = obtain(self.model, watches, self.data, path, functools.partial(run, batches=data))
+            if rest is not None and equal.knows_little(calibration):
+                more, rest = divided(rest, _MANY - _FEW)
+                calibration = calibration.merged(run(watches, batches=more))
+                data = [*data, *more]
             self.notes += [f"ranges from {path}"] if stored else []
         equal.apply(self.edit, calibration, _steps(self.table, self.options, self.bits), self._decline)
         self.gains = equal.gains

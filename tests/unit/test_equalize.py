@@ -308,20 +308,23 @@ def test_equalization_helps_the_whole_model(target: str) -> None:
     assert snr("smooth", "reparam") > snr() + 2
 
 
-def test_the_first_samples_decide_and_the_others_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts: list[int] = []
+@pytest.mark.parametrize(("samples", "counts"), [(128, [1, 1, 39]), (6, [3, 19, 22, 18])])
+def test_the_first_samples_decide_and_the_others_are_run_once(
+    monkeypatch: pytest.MonkeyPatch, samples: int, counts: list[int]
+) -> None:
+    found: list[int] = []
 
     def counted(*args: object, batches: object, **rest: object) -> Calibration:
-        counts.append(len(given := list(batches)))
+        found.append(len(given := list(batches)))
         return calibrate(*args, batches=given, **rest)
 
     monkeypatch.setattr(stages, "calibrate", counted)
-    found = norm(8.0)
+    net = norm(8.0)
     rng = np.random.default_rng(0)
-    data = [{"x": rng.normal(size=(6, 4, 16)).astype(np.float32)} for _ in range(10)]
-    before = run(found, data[9])[0]
-    done = quantize_graph(found, Editor(found), load_target("ort-cpu"), QuantOptions(corrections=("smooth",)), data)
-    assert counts == [3, 3, 7] and done.gains
-    assert done.calibration.batches == 10 and done.calibration.statistics["n"].count == 10 * 6 * 4 * 16
-    noise = run(found, data[9])[0] - before
+    data = [{"x": rng.normal(size=(samples, 4, 16)).astype(np.float32)} for _ in range(40)]
+    before = run(net, data[9])[0]
+    done = quantize_graph(net, Editor(net), load_target("ort-cpu"), QuantOptions(corrections=("smooth",)), data)
+    assert found == counts and done.gains
+    assert done.calibration.batches == 40 and done.calibration.statistics["n"].count == 40 * samples * 4 * 16
+    noise = run(net, data[9])[0] - before
     assert 20 * np.log10(np.linalg.norm(before) / np.linalg.norm(noise)) > 25

@@ -28,6 +28,8 @@ __all__ = ["EQUALIZATIONS", "Equalizer", "fold_scale"]
 
 EQUALIZATIONS = ("cle", "smooth", "reparam")
 
+_ENOUGH = 512  # elements of a channel: its extremes then are near those of many more
+
 Array = np.ndarray[Any, Any]
 
 
@@ -66,6 +68,11 @@ class Equalizer:
     @property
     def watches(self) -> list[Watch]:
         return [Watch(layer.value.name, channels=layer.along) for link in self.links for layer in self._quantized(link)]
+
+    def knows_little(self, calibration: Calibration) -> bool:
+        """Whether there are channels of which few elements were seen, such as those behind a pool over all places."""
+        seen = (calibration.along.get((w.name, w.channels)) for w in self.watches if w.channels is not None)
+        return any(c.count.min(initial=_ENOUGH) < _ENOUGH for c in seen if c is not None)
 
     def _quantized(self, link: Link) -> list[Layer]:
         return [layer for layer in link.layers if layer.node in self._layers]
