@@ -27,7 +27,7 @@ $(BENCH): $(READY)
 demo: $(READY) ## quantize a trained network and show the table, accuracy before and after
 	@mkdir -p build
 	$(BIN)/graphopt run fixtures/models/residual_cnn.onnx -p fuse,quant -t ort-cpu \
-	  --data fixtures/data/digits_calib.npz --eval fixtures/accuracy.py:accuracy --bench \
+	  --data fixtures/data/digits_calib.npz --eval fixtures/accuracy.py:accuracy \
 	  -o build/residual_cnn.int8.onnx
 
 test: $(READY) ## everything that is checked: style, types, all tests
