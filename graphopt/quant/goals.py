@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from graphopt.errors import DataError
 from graphopt.interop.clone import clone
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from graphopt.targets.target import Target
 
 __all__ = ["TAKEN_BACK", "quantize_to_goals"]
+
+_T = TypeVar("_T")
 
 TAKEN_BACK = "quant.taken_back"
 
@@ -81,7 +83,7 @@ def quantize_to_goals(
     if verdict.kept == "float":
         reason = work.take_back(before)
         if reason is None:
-            return dataclasses.replace(done, verdict=verdict, gains=())
+            return dataclasses.replace(done, verdict=verdict, gains=(), notes=())
         verdict = dataclasses.replace(verdict, kept="quantized", reason=reason)
     return dataclasses.replace(done, verdict=verdict)
 
@@ -102,14 +104,17 @@ class _Work:
 
     def quantized(self, options: QuantOptions, calibration: Calibration | None = None) -> Quantized:
         """The model itself quantized, with these options."""
-        return quantize_graph(
+        return self._done(functools.partial(quantize_graph, calibration=calibration), options)
+
+    def _done(self, step: Callable[..., _T], options: QuantOptions) -> _T:
+        """What a step of `graphopt.quant.static` makes of the model itself."""
+        return step(
             self.model,
             self.edit,
             self.target,
             options,
             self.data,
             seed=self.seed,
-            calibration=calibration,
             progress=self.progress,
             decline=self.decline,
         )
@@ -120,16 +125,7 @@ class _Work:
         options.check()
         if options.existing == "keep" and read_present(self.model):
             return self.quantized(options)
-        ready = prepare(
-            self.model,
-            self.edit,
-            self.target,
-            options,
-            self.data,
-            seed=self.seed,
-            progress=self.progress,
-            decline=self.decline,
-        )
+        ready = self._done(prepare, options)
         search = self._search(ready)
         ranking = search.rank() if goals.sensitivity else None
         budget, selection = None, options.selection
