@@ -10,7 +10,7 @@
     rewrites        all rewrites together
     stopped_after   the ordinal at which --stop-after ended the run, else null
     verification    null if switched off, else {status, reason, seconds, samples, executor, outputs [{name, dtype,
-                    shape, ok, why, max_abs, error, cosine, snr, differing, identical}]}
+                    shape, ok, why, max_abs, error, cosine, snr, differing, uniform, identical}]}
     metric          {before, after}, null without --eval
     latency         {before, after: {median, low, high: milliseconds, runs}, measurable}, null without --bench
     calibration     null, "data", "synthetic", or "model" for scales that were there before

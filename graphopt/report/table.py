@@ -245,6 +245,9 @@ def _verification(found: Verification) -> Iterator[str]:
     runner = _RUNNERS.get(found.executor, found.executor)
     inputs = "made-up input" if found.feeds == "synthetic" else "input of the data"
     yield f"on {_many(found.samples, inputs)}, in {units.duration(found.seconds)}, by {runner}"
+    if found.outputs and all(output.uniform for output in found.outputs):
+        hint = "; give samples with --data" if found.feeds == "synthetic" else ""
+        yield f"but no output varies, so that this says little{hint}"
     if found.left_out:
         yield f"left out, for they are random: {', '.join(found.left_out)}"
     if found.reason:

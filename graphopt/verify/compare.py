@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -47,7 +47,8 @@ class OutputReport:
 
     `max_abs`: largest absolute difference; `error`: largest scaled error (see the module), infinite where NaN or
     infinities are out of place; `cosine` and `snr` (dB, infinite for equal values) over the elements that are finite
-    on both sides; `differing`: how many elements are not bit for bit equal.
+    on both sides; `differing`: how many elements are not bit for bit equal. `uniform`: what was expected is the same
+    number everywhere, so that the comparison tells little.
     """
 
     name: str
@@ -60,6 +61,7 @@ class OutputReport:
     cosine: float = 1.0
     snr: float = math.inf
     differing: int = 0
+    uniform: bool = False
 
     @property
     def identical(self) -> bool:
@@ -83,7 +85,14 @@ def compare(
     tolerance: float | None = None,
 ) -> list[OutputReport]:
     """Compare outputs by name; `tolerance` replaces the one of the class for all floating-point outputs."""
-    return [_one(name, array, found.get(name), accuracy, tolerance) for name, array in expected.items()]
+    return [
+        replace(_one(name, array, found.get(name), accuracy, tolerance), uniform=_uniform(array))
+        for name, array in expected.items()
+    ]
+
+
+def _uniform(array: Array) -> bool:
+    return _is_float(array.dtype) and array.size > 1 and bool((array == array.flat[0]).all())
 
 
 def _one(name: str, a: Array, b: Array | None, accuracy: Accuracy, tolerance: float | None) -> OutputReport:

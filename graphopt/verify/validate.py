@@ -280,7 +280,7 @@ class _Case:
         for want, have in zip(expected, found, strict=True):
             for output in compare(want, have, self.accuracy, self.tolerance):
                 held = worst.get(output.name)
-                if held is None or (not output.ok, output.error) > (not held.ok, held.error):
+                if held is None or _tells(output) > _tells(held):
                     worst[output.name] = output
         return tuple(worst.values())
 
@@ -332,6 +332,11 @@ def _too_long(error: ExecutorTimeout) -> str:
 
 def _is_noise(output: OutputReport, noise: OutputReport | None) -> bool:
     return noise is not None and output.error <= _NOISE_FACTOR * noise.error and noise.error <= _MOST_NOISE
+
+
+def _tells(output: OutputReport) -> tuple[bool, float, bool]:
+    """How much a sample says against an output, and of two that say the same, which had more to compare."""
+    return not output.ok, output.error, not output.uniform
 
 
 def _blame(outputs: Iterable[OutputReport]) -> str:

@@ -106,3 +106,13 @@ def test_tolerance_follows_the_dtype(dtype: Any, small: float, big: float) -> No
 def test_the_largest_values_do_not_overflow() -> None:
     report = one([1e308, 1e308], [1e308, 9e307], "approx", np.float64)
     assert report.ok and math.isfinite(report.snr) and report.cosine == pytest.approx(0.9985, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "uniform"),
+    [([0, 0, 0], True), ([-0.0, 0], True), ([INF, INF], True), ([1, 1.5], False), ([NAN, NAN], False), ([3], False), ([], False)],
+)
+def test_outputs_that_are_one_number_everywhere(values: list[float], uniform: bool) -> None:
+    assert one(values, values).uniform is uniform
+    assert one(values, np.array(values) + 1).uniform is uniform
+    assert one(values, values, dtype=ml_dtypes.bfloat16).uniform is uniform

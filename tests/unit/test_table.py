@@ -157,6 +157,19 @@ def test_verification_bit_for_bit():
     assert "on 1 input of the data, in 100 ms, by onnx's reference evaluator" in shown
 
 
+def test_verification_on_outputs_that_do_not_vary():
+    found = report()
+    dead = OutputReport("y", "float32", (4,), True, None, uniform=True)
+    alive = OutputReport("z", "float32", (4,), True, None)
+    for feeds in ("synthetic", "data"):
+        found.verification = Verification("ok", None, (dead,), 1, 0.1, "onnxruntime", feeds)
+        shown = " ".join(text(found).split())
+        assert "but no output varies, so that this says little" in shown
+        assert ("says little; give samples with --data" in shown) == (feeds == "synthetic")
+    found.verification = Verification("ok", None, (dead, alive), 1, 0.1, "onnxruntime")
+    assert "says little" not in text(found)
+
+
 def test_stats_show_every_rule_and_reason():
     shown = text(report(), 120, stats=True)
     assert "the weight is not constant ×7" in shown
