@@ -29,6 +29,9 @@ _SAME = {
     "Softplus": (-8.0, math.inf),
 }
 """Beyond these, an operator's output changes by less than 5e-4, a tenth of a step of what reaches 1 in 8 bits."""
+_NEVER_FLAT = ("Sigmoid", "Softplus", "Tanh")
+"""What they give for large numbers still differs, by ever less, which a logarithm or a quotient makes much of."""
+_FORGIVING = ("Add", "Conv", "ConvTranspose", "Gemm", "MatMul", "Mul")
 _GATES = {"Sigmoid": -10.0}  # of a product with itself: x * Sigmoid(x)
 
 
@@ -65,7 +68,14 @@ def _needs(node: Node, index: int) -> tuple[float, float]:
         return _EVERYTHING
     if node.op == "Mul":
         return _gated(node, index)
+    if node.op in _NEVER_FLAT and not _is_forgiven(node.outputs[0]):
+        return _EVERYTHING
     return _SAME.get(node.op, _EVERYTHING)
+
+
+def _is_forgiven(value: Value) -> bool:
+    """Whether small differences of a value stay small for all who read it."""
+    return not value.is_output and all(node.is_standard and node.op in _FORGIVING for node, _ in value.uses())
 
 
 def _hard(node: Node) -> tuple[float, float]:
